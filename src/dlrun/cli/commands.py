@@ -1,0 +1,162 @@
+"""The table of contents of the command line: every command, its options and its help."""
+
+from __future__ import annotations
+
+from dlrun.cli.grammar import Command, Option
+
+_HELP = Option(("--help", "-h"), "", "explain this command")
+_DEBUG = Option(("--debug",), "", "show the traceback of an error")
+_JSON = Option(("--json",), "", "print JSON on standard output, everything else on standard error")
+_OUTPUTS = Option(("--outputs",), "DIR", "the folder of runs (else $DLRUN_OUTPUTS, else ./outputs)")
+_CONFIG_DIR = Option(("--config-dir", "-cd"), "DIR", "a folder of your own config groups; may be repeated")
+_CFG = Option(("--cfg", "-c"), "job|all", "print the composed config and stop", ("job", "all"))
+_RESOLVE = Option(("--resolve",), "", "with --cfg: fill in the interpolations")
+_PACKAGE = Option(("--package", "-p"), "KEY", "with --cfg: only this part, as in '--package optimizer'")
+_MULTIRUN = Option(("--multirun", "-m"), "", "train every combination of the values given as a,b,c")
+_SPLIT = Option(("--split",), "NAME", "the part to measure: train, val or test (the default)", ("train", "val", "test"))
+_OUTPUT = Option(("--output",), "FILE", "write the predictions to this CSV file instead of the run's folder")
+_SORT = Option(("--sort",), "KEY", "order by a column or metric; '-KEY' puts the largest first")
+_FILTER = Option(("--filter",), "KEY=VALUE", "only runs with this value (* and ? match any); may be repeated")
+_LIMIT = Option(("--limit",), "N", "at most N runs")
+_HOST = Option(("--host",), "ADDRESS", "listen on this address instead of 127.0.0.1 (no password protects it)")
+_PORT = Option(("--port",), "N", "listen on this port instead of the first free one from 6006")
+
+_TRAIN = """\
+An override picks an option of a group or sets a key; Hydra's whole grammar holds:
+  model=cnn                   the option 'cnn' of the group 'model'
+  optimizer.lr=0.01           a key of the chosen optimizer
+  model.hidden=[64,32]        a list (quote it in zsh)
+  experiment=NAME             a preset: several choices in one word
+  +KEY=VALUE  ~KEY            add a key that is not there; take one away
+  trust=[mypkg]               let configs name classes of your own package
+
+Examples:
+  dlrun train
+  dlrun train model=cnn optimizer=adam data=mnist trainer.epochs=3
+  dlrun train data=csv data.path=table.csv data.target=price
+  dlrun train --multirun optimizer=adam,sgd optimizer.lr=0.1,0.01
+  dlrun train --cfg job --package optimizer"""
+
+_RUN = "RUN is a directory, a unique part of a run's name, or 'last'."
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "train",
+        "train",
+        "[OVERRIDE...]",
+        "train a network and test its best checkpoint",
+        "overrides",
+        (_MULTIRUN, _CFG, _RESOLVE, _PACKAGE, _CONFIG_DIR, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        _TRAIN,
+    ),
+    Command(
+        "eval",
+        "eval",
+        "RUN",
+        "measure a run's best checkpoint",
+        "run",
+        (_SPLIT, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        f"{_RUN}\n\nExample:\n  dlrun eval last --split val",
+    ),
+    Command(
+        "predict",
+        "predict",
+        "RUN INPUT...",
+        "predict from files with a run's best checkpoint",
+        "run inputs",
+        (_OUTPUT, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        f"{_RUN}\nINPUT is what the run was trained on: a table, an image, a folder of images.\n\n"
+        "Example:\n  dlrun predict last new_rows.csv --output predictions.csv",
+    ),
+    Command(
+        "resume",
+        "resume",
+        "RUN [OVERRIDE...]",
+        "go on with an unfinished run, to the same bits",
+        "run overrides",
+        (_OUTPUTS, _JSON, _DEBUG, _HELP),
+        f"{_RUN}\n\nExample:\n  dlrun resume last",
+    ),
+    Command(
+        "show",
+        "show",
+        "[OVERRIDE...]",
+        "show the config, every layer, and what is chosen and why",
+        "overrides",
+        (_CONFIG_DIR, _JSON, _DEBUG, _HELP),
+        "Reads no data and trains nothing.\n\nExample:\n  dlrun show model=resnet data=cifar10",
+    ),
+    Command(
+        "list",
+        "list_options",
+        "[GROUP...]",
+        "list what can be picked, one line of meaning each",
+        "groups",
+        (_CONFIG_DIR, _JSON, _DEBUG, _HELP),
+        "Example:\n  dlrun list optimizer",
+    ),
+    Command(
+        "runs",
+        "runs",
+        "",
+        "table of runs: status, data, model, key metric, time",
+        "",
+        (_SORT, _FILTER, _LIMIT, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        "KEY is a column, a metric such as test/accuracy, or a dotted key of run.json.\n\n"
+        "Example:\n  dlrun runs --filter data=digits --filter status=done --sort -test/accuracy --limit 5",
+    ),
+    Command(
+        "board",
+        "board",
+        "",
+        "open TensorBoard on the runs, on this machine only",
+        "",
+        (_PORT, _HOST, _OUTPUTS, _DEBUG, _HELP),
+    ),
+    Command(
+        "completion",
+        "completion",
+        "bash|zsh|fish",
+        "print the tab completion script of a shell",
+        "shell",
+        (_DEBUG, _HELP),
+        'bash, zsh:  eval "$(dlrun completion bash)"   (in ~/.bashrc; zsh in ~/.zshrc)\n'
+        "fish:       dlrun completion fish | source    (in ~/.config/fish/config.fish)",
+    ),
+)
+
+BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def overview() -> str:
+    """What ``dlrun --help`` prints."""
+    lines = [
+        "dlrun: deep learning experiments from the shell",
+        "",
+        "usage: dlrun COMMAND [WORDS] [OPTIONS]",
+        "",
+        "commands:",
+        *(f"  {c.name + ' ' + c.usage:24} {c.meaning}" for c in COMMANDS),
+        f"  {'help [COMMAND]':24} explain a command",
+        "",
+        "options:",
+        f"  {'--help, -h':24} this page; after a command, its own",
+        f"  {'--version':24} print the version",
+        "",
+        "start:",
+        "  dlrun train                              a small network on real handwritten digits",
+        "  dlrun train model=cnn optimizer=adam     pick parts by name ('dlrun list' names them)",
+        "  dlrun model=cnn                          'train' may be left out before an override",
+    ]
+    return "\n".join(lines)
+
+
+def explain(command: Command) -> str:
+    """What ``dlrun COMMAND --help`` prints, without the groups."""
+    spelled = [(", ".join(o.flags) + (f" {o.value}" if o.value else ""), o.meaning) for o in command.options]
+    width = max(len(flags) for flags, _ in spelled)
+    usage = " ".join(part for part in ("usage: dlrun", command.name, command.usage, "[OPTIONS]") if part)
+    lines = [usage, "", f"{command.meaning[0].upper()}{command.meaning[1:]}."]
+    lines += ["", command.text] if command.text else []
+    lines += ["", "options:", *(f"  {flags:{width}}  {meaning}" for flags, meaning in spelled)]
+    return "\n".join(lines)

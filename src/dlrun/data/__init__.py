@@ -1,0 +1,82 @@
+"""Data sets: what a class of the ``data`` group offers, and what it gives once loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dlrun.data.facts import Facts
+
+Item = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A part of a data set held as tensors.
+
+    Attributes:
+        inputs: (N, ...), raw (uint8 images) or ready (float32 tables).
+        targets: (N,) int64 class indices, or (N, D) float32 values in their own units.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Preprocess(Protocol):
+    """Raw input to network input. Its statistics are fitted on the training part alone."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Turn raw inputs (B, ...) on any device into float32 (B, *input_shape)."""
+        ...
+
+    def read(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Read a user's file for ``dlrun predict``: raw inputs (N, ...) and a name for each; raises DataError."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to build this object again, as JSON-able values with a ``kind`` key."""
+        ...
+
+
+Part = Examples | Dataset[Item]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A loaded data set: training, validation and test part (the last two may be empty)."""
+
+    facts: Facts
+    train: Part
+    val: Part
+    test: Part
+    preprocess: Preprocess
+    fingerprint: str
+
+
+class Data(Protocol):
+    """What a class of the ``data`` group offers."""
+
+    def facts(self) -> Facts:
+        """What is known before loading; reads nothing for data known by name. Raises DataError."""
+        ...
+
+    def load(self) -> Splits:
+        """Read, split and fit everything. Raises DataError naming the file and the row."""
+        ...
+
+
+def restore_preprocess(state: dict[str, Any]) -> Preprocess:
+    """Build the preprocessing stored in a checkpoint again: the inverse of ``Preprocess.state``."""
+    from dlrun.data.images import ImagePreprocess
+    from dlrun.data.tabular import TablePreprocess
+
+    kinds: dict[str, Any] = {"image": ImagePreprocess, "table": TablePreprocess}
+    return kinds[state["kind"]].restore(state)  # type: ignore[no-any-return]

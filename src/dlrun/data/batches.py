@@ -1,0 +1,233 @@
+"""Batches of a part of a data set: the training order, and the order of the files for evaluation.
+
+A part held as tensors lives on the device (or, when it is too large for it, in main memory) and is indexed in whole
+batches; a ``Dataset`` streams through a ``DataLoader``. Either way the order is a function of (seed, epoch) alone.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from dlrun.data import Examples, Item, Part, Preprocess
+from dlrun.data.hashing import mix
+from dlrun.errors import ConfigError, DlrunError
+
+Batch = tuple[Tensor, Tensor]
+AugmentCall = Callable[[Tensor, int, Tensor], Tensor]
+
+HOST_LIMIT = 2 * 2**30
+DEVICE_SHARE = 0.25
+CHUNK_BYTES = 64 * 2**20
+SCATTER, GATHER = 0, 1  # two streams of numbers from one (seed, epoch): the order, and the augmentation
+
+
+class Batches:
+    """Batches (inputs (B, *input_shape) float32, targets (B,) or (B, D)) of one part, on ``device``.
+
+    ``augment(inputs, key, indices)`` is applied to training batches alone, after preprocessing; key stands for (seed,
+    epoch). ``resident``: ``auto`` puts tensors on the device when they take up to a quarter of its free memory, true
+    always does, false leaves them in main memory. Tensors on the device are preprocessed once when the float32 copy is
+    that small too (on the CPU: up to 2 GiB), else batch by batch, which gives the same bits. ``workers`` are the
+    processes that read a ``Dataset``.
+
+    Raises:
+        ConfigError: ``batch_size`` is below 1, or ``resident`` is true for a part that streams from files.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        *,
+        preprocess: Preprocess,
+        batch_size: int,
+        device: torch.device,
+        seed: int,
+        augment: AugmentCall | None = None,
+        workers: int = 0,
+        resident: bool | Literal["auto"] = "auto",
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"a batch of {batch_size} examples cannot be made: trainer.batch_size is at least 1.")
+        self.size = len(cast(Sized, part))
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = augment
+        self._source: _Held | _Streamed
+        if isinstance(part, Examples):
+            self._source = _Held(part, preprocess, device, resident)
+        elif resident is True:
+            raise ConfigError(
+                "data that streams from files cannot be resident: raise data.memory so that it is read whole."
+            )
+        else:
+            self._source = _Streamed(part, preprocess, device, workers)
+
+    def __len__(self) -> int:
+        """Batches per epoch; the last one may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    @property
+    def placement(self) -> str:
+        """Where the examples live, in words for the user."""
+        return self._source.placement
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the shuffled batches of one epoch, without the first ``start``, for which nothing is read.
+
+        When one batch covers the whole part the order does not matter: the tensors are given as they lie.
+        """
+        if not self.size:
+            return iter(())
+        key = mix(self.seed, epoch, SCATTER)
+        if self.batch_size >= self.size:
+            order = torch.arange(self.size)
+        else:
+            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
+        batches = self._source.batches(order, self.batch_size, start, key)
+        return batches if self.augment is None else self._augmented(batches, order, epoch, start)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield all batches in the order of the data, without augmentation."""
+        return self._source.in_order(self.batch_size)
+
+    def _augmented(self, batches: Iterator[Batch], order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
+        augment = cast(AugmentCall, self.augment)
+        key = mix(self.seed, epoch, GATHER)
+        order = order.to(self._source.device)
+        for rows, (inputs, targets) in zip(order.split(self.batch_size)[start:], batches, strict=True):
+            yield augment(inputs, key, rows), targets
+
+
+class _Held:
+    """Examples held as tensors, on the device or in main memory."""
+
+    def __init__(self, part: Examples, preprocess: Preprocess, device: torch.device, resident: bool | str) -> None:
+        self.device = device
+        on_device = _bytes(part.inputs) <= _room(device) if resident == "auto" else bool(resident)
+        home = device if on_device else torch.device("cpu")
+        self.inputs, self.targets = part.inputs.to(home), part.targets.to(home)
+        self._preprocess = preprocess
+        # From main memory the raw values travel, often a quarter of the bytes, and the device preprocesses them.
+        self.finish: Callable[[Tensor], Tensor] | None = self._move_and_preprocess
+        if len(part) and home == device:
+            self._prepare(_room(home))
+        where = "on the device" if on_device and device.type != "cpu" else "in memory"
+        self.placement = where if self.finish is None else f"{where}, preprocessed batch by batch"
+
+    def _prepare(self, limit: float) -> None:
+        """Preprocess everything now where the result is small enough, else leave it to each batch."""
+        first = self._preprocess(self.inputs[:1])
+        ready_as_loaded = first.dtype == self.inputs.dtype and first.data_ptr() == self.inputs.data_ptr()  # a table
+        if not ready_as_loaded and _bytes(first) * len(self.inputs) > limit:
+            return
+        self.finish = None
+        if ready_as_loaded:
+            return
+        raw, self.inputs = self.inputs, first.new_empty((len(self.inputs), *first.shape[1:]))
+        rows = max(1, CHUNK_BYTES // _bytes(first))
+        for source, ready in zip(raw.split(rows), self.inputs.split(rows), strict=True):
+            ready.copy_(self._preprocess(source))
+
+    def _move_and_preprocess(self, inputs: Tensor) -> Tensor:
+        return self._preprocess(inputs.to(self.device, non_blocking=True))
+
+    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
+        if batch_size >= len(order):
+            return iter([] if start else list(self.in_order(batch_size)))
+        rows = order.to(self.inputs.device).split(batch_size)[start:]
+        inputs, targets = self.inputs, self.targets
+        pairs = ((inputs.index_select(0, index), targets.index_select(0, index)) for index in rows)
+        return self._finished(pairs)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        if not len(self.targets):
+            return iter(())
+        return self._finished(zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True))
+
+    def _finished(self, pairs: Iterator[Batch]) -> Iterator[Batch]:
+        if self.finish is None:
+            return pairs
+        finish, device = self.finish, self.device
+        return ((finish(inputs), targets.to(device, non_blocking=True)) for inputs, targets in pairs)
+
+
+class _Streamed:
+    """A map-style ``Dataset`` read by a ``DataLoader`` and preprocessed on the device."""
+
+    def __init__(self, part: Dataset[Item], preprocess: Preprocess, device: torch.device, workers: int) -> None:
+        self.part, self.preprocess, self.device, self.workers = part, preprocess, device, workers
+        self.placement = f"streamed by {workers} worker{'s' if workers != 1 else ''}" if workers else "streamed"
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        return self.batches(torch.arange(len(cast(Sized, self.part))), batch_size, 0, 0)
+
+    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
+        rows = [chunk.tolist() for chunk in order.split(batch_size)[start:]] if len(order) else []
+        # A loader of its own for each epoch: its workers end with the iterator, also when an epoch is left half way.
+        loader: DataLoader[Any] = DataLoader(
+            _Seeded(self.part, key),
+            batch_sampler=rows,
+            num_workers=self.workers if rows else 0,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_quiet_worker,
+            generator=torch.Generator().manual_seed(key),  # without it the loader draws from the global generator
+        )
+        for batch in loader:
+            if isinstance(batch, DlrunError):
+                raise batch
+            inputs, targets = batch
+            inputs = inputs.to(self.device, non_blocking=True)
+            yield self.preprocess(inputs), targets.to(self.device, non_blocking=True)
+
+
+class _Seeded(Dataset[Any]):
+    """Items whose own randomness (torch's and Python's generators) is a function of (seed, epoch, index).
+
+    An error with a sentence for the user is passed on as the item: a worker would bury it in a traceback.
+    """
+
+    def __init__(self, part: Dataset[Item], key: int) -> None:
+        self.part, self.key = part, key
+
+    def __getitem__(self, index: int) -> Item | DlrunError:
+        seed = mix(self.key, index)
+        torch_state, python_state = torch.default_generator.get_state(), random.getstate()
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the accelerator's generator too
+        random.seed(seed)
+        try:
+            return self.part[index]
+        except DlrunError as error:
+            return error
+        finally:
+            torch.default_generator.set_state(torch_state)
+            random.setstate(python_state)
+
+
+def _collate(items: list[Any]) -> Any:
+    """Stack the items of a batch; the first error takes the batch's place."""
+    return next((item for item in items if isinstance(item, DlrunError)), None) or default_collate(items)
+
+
+def _quiet_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, and let a worker be ended: it inherits handlers that only note the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _room(device: torch.device) -> float:
+    """Bytes that one part may take on a device."""
+    if device.type == "cuda":
+        return DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    return HOST_LIMIT
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,109 @@
+"""How good the outputs are, in numbers people compare; plain functions, no gradients needed.
+
+Classification functions take class indices (N,); ``predicted_classes`` makes them from raw outputs.
+
+Shapes: N examples, C classes, D targets of a regression, T thresholds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def predicted_classes(outputs: Tensor) -> Tensor:
+    """Raw outputs (N, C) -> the class of the largest; (N, 1) -> 1 where the output is positive."""
+    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+
+
+def accuracy(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Share of examples whose predicted class (N,) is the target (N,)."""
+    return (predicted == targets).float().mean()
+
+
+def confusion_matrix(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """Counts (C, C): row the true class, column the predicted one."""
+    cells = targets * classes + predicted
+    counts = torch.zeros(classes * classes, dtype=torch.long, device=targets.device)
+    return counts.index_add(0, cells, torch.ones_like(cells)).view(classes, classes)
+
+
+def macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN).
+
+    Classes that are neither predicted nor true here are left out of the mean, as scikit-learn does.
+    """
+    matrix = confusion_matrix(predicted, targets, classes).double()
+    total = matrix.sum(0) + matrix.sum(1)  # 2 TP + FP + FN
+    f1 = 2 * matrix.diagonal() / total.clamp_min(1)
+    return (f1.sum() / (total > 0).sum()).float()
+
+
+def auroc(scores: Tensor, targets: Tensor) -> Tensor:
+    """Area under the ROC curve: the chance that a true example scores above a false one, ties counted half.
+
+    Args:
+        scores: (N,) for two classes, or (N, C), then the mean over the classes present of each against the rest.
+        targets: class indices (N,).
+
+    Returns:
+        A 0-d tensor; NaN when all examples are of one class.
+    """
+    if scores.dim() == 1:
+        return _binary_auroc(scores, targets == 1)
+    areas = torch.stack([_binary_auroc(scores[:, c], targets == c) for c in range(scores.shape[1])])
+    return areas.nanmean()
+
+
+def _binary_auroc(scores: Tensor, positive: Tensor) -> Tensor:
+    """Mann-Whitney: (sum of the positives' mean ranks - P (P + 1) / 2) / (P * negatives)."""
+    _, place, counts = torch.unique(scores, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks = (last - (counts.double() - 1) / 2)[place]
+    positives = positive.sum().double()
+    negatives = len(scores) - positives
+    area: Tensor = ((ranks * positive).sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return area.float()
+
+
+def precision_recall_curve(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision and recall when everything scoring at least a threshold is called positive.
+
+    Args:
+        scores: (N,), higher is more likely of class 1.
+        targets: 0 or 1, (N,).
+
+    Returns:
+        precision (T + 1,), recall (T + 1,), thresholds (T,) from low to high; the last point is (1, 0). NaN recall when
+        nothing is positive.
+    """
+    thresholds, place, counts = torch.unique(scores, return_inverse=True, return_counts=True)
+    hits = torch.zeros(len(thresholds), dtype=torch.double, device=scores.device)
+    hits = hits.index_add(0, place, (targets == 1).double())
+    true = hits.flip(0).cumsum(0).flip(0)
+    called = counts.double().flip(0).cumsum(0).flip(0)
+    precision = torch.cat([true / called, true.new_ones(1)])
+    recall = torch.cat([true / true[0], true.new_zeros(1)])
+    return precision.float(), recall.float(), thresholds
+
+
+def r2(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of the targets' variance explained, 1 - sum (y - f)^2 / sum (y - mean y)^2, mean over D columns.
+
+    A column without variance counts 1 when met exactly and 0 otherwise, as scikit-learn has it.
+    """
+    wanted = targets.double()
+    residual = (wanted - outputs.double()).square().sum(0)
+    spread = (wanted - wanted.mean(0)).square().sum(0)
+    exact = (residual == 0).double()
+    return torch.where(spread > 0, 1 - residual / spread.where(spread > 0, 1.0), exact).mean().float()
+
+
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean of (y - f)^2 over examples and columns."""
+    return (targets - outputs).square().mean()
+
+
+def mae(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean of |y - f| over examples and columns."""
+    return (targets - outputs).abs().mean()

@@ -1,0 +1,107 @@
+"""Classification: one of C classes.
+
+Shape legend: B examples of a batch, N of a whole part, C classes, U output units (C, or 1 for two classes).
+
+The output layer follows the book. Two classes: one unit with a sigmoid, or two units and the higher one wins.
+More classes: one unit each with a softmax. The sigmoid and the softmax are inside the loss, where they are exact for
+large scores; ``predict`` applies them for the reader.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dlrun import metrics
+from dlrun.data.facts import Facts
+from dlrun.errors import ConfigError
+from dlrun.tasks import Batch, Logs, Loss, Monitor, check_loss
+
+
+class Classification:
+    """Scores (B, U) against class indices (B,)."""
+
+    name: ClassVar[str] = "classification"
+
+    def __init__(self, loss: Loss, facts: Facts, outputs: int | str = "auto") -> None:
+        check_loss(loss, self.name, facts)
+        if facts.num_classes < 2:
+            raise ConfigError(f"task=classification needs data with classes; '{facts.name}' has numbers to predict")
+        if outputs not in ("auto", 1, 2) or (outputs in (1, 2) and facts.num_classes > 2):
+            raise ConfigError(
+                f"task.outputs={outputs}: 1 or 2 for two classes, else auto, and '{facts.name}' has {facts.num_classes}"
+            )
+        wanted = getattr(loss, "binary_units", 2)
+        if outputs == 1 and wanted == 2:
+            raise ConfigError("task.outputs=1 needs a loss of one score: loss=bce, hinge, squared_hinge or focal")
+        self.loss_function = loss
+        self.classes = facts.classes
+        binary_units = wanted if outputs == "auto" else int(outputs)
+        self.units = binary_units if facts.num_classes == 2 else facts.num_classes
+        self.monitor = Monitor("accuracy", higher_is_better=True)
+        self.counts = torch.zeros(facts.num_classes, dtype=torch.int64)
+
+    def out_features(self) -> int:
+        """One unit per class, or one for two classes."""
+        return self.units
+
+    def output_layer(self) -> tuple[str, str]:
+        """The output layer in words, and why."""
+        if self.units == 1:
+            return "1 unit, sigmoid", f"two classes and a loss of one score ({type(self.loss_function).__name__})"
+        return f"{self.units} units, softmax, the highest wins", f"{len(self.classes)} classes"
+
+    def fit(self, targets: Tensor) -> None:
+        """Count the classes of the training part: for the majority baseline and balanced class weights."""
+        self._learn(torch.bincount(targets.cpu(), minlength=len(self.classes)))
+
+    def _learn(self, counts: Tensor) -> None:
+        self.counts = counts
+        weigh = getattr(self.loss_function, "fit", None)
+        if weigh is not None:
+            weigh(counts)
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
+        """Forward pass and loss of a batch."""
+        inputs, targets = batch
+        loss = self.loss_function(model(inputs), targets)
+        return loss, {"loss": loss.detach()}
+
+    def outputs_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of scores (N, U)."""
+        return self.loss_function(outputs, targets)
+
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        """``labels`` (B,) and ``probabilities`` (B, C)."""
+        if self.units == 1:
+            second = outputs.float().sigmoid()
+            probabilities = torch.cat([1 - second, second], dim=1)
+        else:
+            probabilities = outputs.float().softmax(dim=1)
+        return {"labels": probabilities.argmax(dim=1), "probabilities": probabilities}
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Logs:
+        """Accuracy and macro F1; for two classes the area under the ROC curve too."""
+        predicted = self.predict(outputs)
+        found = {
+            "accuracy": metrics.accuracy(predicted["labels"], targets),
+            "f1": metrics.macro_f1(predicted["labels"], targets, len(self.classes)),
+        }
+        if len(self.classes) == 2:
+            found["auroc"] = metrics.auroc(predicted["probabilities"][:, 1], targets)
+        return found
+
+    def baseline(self, targets: Tensor) -> Logs:
+        """Accuracy of always answering the training part's most frequent class."""
+        majority = self.counts.argmax().to(targets.device)
+        return {"accuracy": metrics.accuracy(majority.expand_as(targets), targets)}
+
+    def state(self) -> dict[str, Any]:
+        """Class counts of the training part."""
+        return {"counts": self.counts.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the class counts of a checkpoint."""
+        self._learn(torch.tensor(state["counts"], dtype=torch.int64))

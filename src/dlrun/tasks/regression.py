@@ -1,0 +1,106 @@
+"""Regression: D numbers per example, an identity output layer.
+
+Shape legend: B examples of a batch, N of a whole part, D targets.
+
+The network learns targets standardised with the training part's mean and deviation, so that a rate that works for one
+unit works for another; metrics and predictions are in the data's own units, ``loss`` is in standardised ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dlrun import metrics
+from dlrun.data.facts import Facts
+from dlrun.errors import ConfigError
+from dlrun.tasks import Batch, Logs, Loss, Monitor, check_loss
+
+
+class Regression:
+    """Values (B, D) against targets (B, D)."""
+
+    name: ClassVar[str] = "regression"
+
+    def __init__(self, loss: Loss, facts: Facts, standardize: bool = True) -> None:
+        if facts.num_targets < 1:
+            raise ConfigError(
+                f"task=regression needs numbers to predict; '{facts.name}' has {facts.num_classes} classes: "
+                "use task=classification, or data.task=regression if the classes of a table are numbers"
+            )
+        check_loss(loss, self.name, facts)
+        self.loss_function = loss
+        self.standardize = standardize
+        self.targets = facts.targets
+        self.monitor = Monitor("mse", higher_is_better=False)
+        self.mean = torch.zeros(facts.num_targets)
+        self.deviation = torch.ones(facts.num_targets)
+        self._shift = torch.zeros(facts.num_targets)  # the mean, or nothing when targets are left as they are
+
+    def out_features(self) -> int:
+        """One unit per target."""
+        return len(self.targets)
+
+    def output_layer(self) -> tuple[str, str]:
+        """The output layer in words, and why."""
+        units = len(self.targets)
+        return f"{units} unit{'s' * (units > 1)}, identity", f"a number for each of: {', '.join(self.targets)}"
+
+    def fit(self, targets: Tensor) -> None:
+        """Mean and deviation (D,) of the training part."""
+        self.mean = targets.double().mean(dim=0).float()
+        if self.standardize:
+            deviation = targets.double().std(dim=0, correction=0).float()
+            self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        self._shift = self.mean if self.standardize else torch.zeros_like(self.mean)
+
+    def _scaled(self, targets: Tensor) -> Tensor:
+        self._to(targets.device)
+        return (targets - self._shift) / self.deviation
+
+    def _to(self, device: torch.device) -> None:
+        if self.mean.device != device:
+            self.mean, self.deviation, self._shift = (t.to(device) for t in (self.mean, self.deviation, self._shift))
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
+        """Forward pass and loss of a batch, in standardised units."""
+        inputs, targets = batch
+        loss = self.loss_function(model(inputs), self._scaled(targets))
+        return loss, {"loss": loss.detach()}
+
+    def outputs_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of outputs (N, D), in standardised units."""
+        return self.loss_function(outputs, self._scaled(targets))
+
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        """``values`` (B, D) in the data's own units."""
+        self._to(outputs.device)
+        return {"values": outputs.float() * self.deviation + self._shift}
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Logs:
+        """Mean squared error, mean absolute error and R2, in the data's own units."""
+        return self._metrics(self.predict(outputs)["values"], targets)
+
+    def _metrics(self, values: Tensor, targets: Tensor) -> Logs:
+        return {
+            "mse": metrics.mse(values, targets),
+            "mae": metrics.mae(values, targets),
+            "r2": metrics.r2(values, targets),
+        }
+
+    def baseline(self, targets: Tensor) -> Logs:
+        """The same metrics for always answering the training part's mean."""
+        self._to(targets.device)
+        return self._metrics(self.mean.expand_as(targets), targets)
+
+    def state(self) -> dict[str, Any]:
+        """Mean and deviation of the training part."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the mean and deviation of a checkpoint."""
+        self.mean = torch.tensor(state["mean"], dtype=torch.float32)
+        self.deviation = torch.tensor(state["deviation"], dtype=torch.float32)
+        self._shift = self.mean if self.standardize else torch.zeros_like(self.mean)

@@ -1,0 +1,1 @@
+"""When things happen: the loop, its callbacks, the updater of weights, checkpoints."""

@@ -1,0 +1,32 @@
+"""The best network of a run so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dlrun.tasks import Monitor
+
+
+@dataclass
+class Best:
+    """Its step, its monitored value, all its metrics and a copy of its weights."""
+
+    step: int
+    value: float
+    metrics: dict[str, float]
+    model: dict[str, Tensor]
+
+    def beaten_by(self, value: float, loss: float, goal: Monitor) -> bool:
+        """Whether another network is better; among equals the one with the lower loss is."""
+        return goal.improves(value, self.value) or (value == self.value and loss < self.metrics["loss"])
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return self.summary() | {"model": self.model}
+
+    def summary(self) -> dict[str, Any]:
+        """Without the weights."""
+        return {"step": self.step, "value": self.value, "metrics": self.metrics}

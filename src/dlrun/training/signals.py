@@ -1,0 +1,46 @@
+"""SIGINT, SIGTERM and SIGHUP ask the run to save and end; a second one ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+HANDLED = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class StopFlag:
+    """The number of the signal that asked the run to stop, or 0."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+
+
+@contextmanager
+def watch_signals() -> Iterator[StopFlag]:
+    """A flag that the signals raise while the context lasts; inert outside the main thread."""
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    numbers = [getattr(signal, name) for name in HANDLED if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:  # nohup stays obeyed
+            signal.signal(number, flag._receive)
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,279 @@
+"""The loop: set the rate, step, log, evaluate, stop when told.
+
+The Trainer counts; it never unpacks a batch. Every step consumes one batch, so the step number is the whole position:
+epoch and place in it follow, and a resumed run goes on with the batch that would have come.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.data.batches import Batches
+from dlrun.data.facts import Facts
+from dlrun.engines import Step
+from dlrun.errors import DivergedError
+from dlrun.schedules import Schedule
+from dlrun.tasks import Batch, Evaluation, Monitor, Task
+from dlrun.training.average import Average
+from dlrun.training.best import Best
+from dlrun.training.callbacks import Callback
+from dlrun.training.evaluation import EvaluationStopped, evaluate
+from dlrun.training.plan import Plan
+from dlrun.training.precision import Precision
+from dlrun.training.randomness import random_state, restore_random_state
+from dlrun.training.signals import StopFlag
+from dlrun.training.updater import Updater
+
+REMEDY = "a smaller optimizer.lr, trainer.clip_norm=1 or a schedule with warm-up usually helps"
+
+
+class Trainer:
+    """When things happen.
+
+    Args:
+        take_step: the engine's step.
+        train: batches of the training part.
+        val: batches of the validation part, or None when nothing is held out.
+        plan: how long and how often.
+        goal: the metric of the validation part that chooses the best network.
+        stop: raised by a signal.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        task: Task,
+        facts: Facts,
+        take_step: Step,
+        updater: Updater,
+        schedule: Schedule,
+        average: Average,
+        precision: Precision,
+        train: Batches,
+        val: Batches | None,
+        plan: Plan,
+        goal: Monitor,
+        stop: StopFlag,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model, self.task, self.facts = model, task, facts
+        self.take_step, self.updater, self.schedule, self.average = take_step, updater, schedule, average
+        self.train, self.val, self.plan, self.goal, self.stop = train, val, plan, goal, stop
+        self.callbacks = list(callbacks)
+        self.autocast = precision.autocast(updater.parameters[0].device)
+        self.step = 0
+        self.best: Best | None = None
+        self.latest: dict[str, float] = {}
+        self.window: list[dict[str, Tensor]] = []  # logs since the last logged row, not yet read from the device
+        self.evaluated_at = -1
+        self.evaluations_without_progress = 0
+        self.timings: dict[str, float] = {}
+        self._seconds_before = 0.0
+        self._started = self._window_started = time.perf_counter()
+
+    def fit(self) -> str:
+        """Train from where the run stands; returns why it ended: finished, budget, early stop or interrupted."""
+        opened = time.perf_counter()
+        self._tell("on_start")
+        self._started = self._window_started = time.perf_counter()
+        reason = self._train()
+        if reason != "interrupted" and self.evaluated_at != self.step:
+            reason = self.evaluate() or reason
+        self.check_finite()
+        trained = time.perf_counter()
+        self._tell("on_end")
+        closed = time.perf_counter()
+        self.timings = {
+            "start_seconds": self._started - opened,  # the graph, the first pictures
+            "fit_seconds": trained - self._started,  # steps, evaluations, logging, checkpoints
+            "end_seconds": closed - trained,  # the last checkpoint and pictures
+        }
+        return reason
+
+    def _train(self) -> str:
+        reason = self.evaluate() if self._evaluation_due() else self._stop_reason()
+        if reason:
+            return reason
+        self.model.train()
+        for batch in self._batches():
+            self.updater.set_factor(self.schedule.factor(self.step, self._total(), len(self.train)))
+            logs = self.take_step(batch)
+            self.step += 1
+            self.average.update()
+            self.window.append(logs)
+            if self.step % self.plan.log_every == 0:
+                self.log()
+            reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
+            for callback in self.callbacks:
+                callback.on_step(self, logs)
+            if reason:
+                break
+        return reason or "finished"
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches without end, from the place where the run stands."""
+        while True:
+            epoch, start = divmod(self.step, len(self.train))
+            yield from self.train.epoch(epoch, start)
+
+    def log(self) -> None:
+        """Read the window from the device, once, and hand the row to the callbacks."""
+        self.check_finite()
+        now = time.perf_counter()
+        means = {f"train/{name}": sum(values) / len(values) for name, values in self._window_values().items()}
+        seen = self._examples(self.step) - self._examples(self.step - len(self.window))
+        row = means | {
+            "rate": self.updater.rate,
+            "gradient_norm": float(self.updater.gradient_norm()),
+            "examples_per_second": seen / max(now - self._window_started, 1e-9),
+        }
+        self.latest = self.latest | row
+        self.window.clear()
+        self._tell("on_log", row)
+        self._window_started = time.perf_counter()
+
+    def evaluate(self) -> str | None:
+        """Evaluate the validation part, keep the best network; a reason to stop, if that gave one."""
+        if self.window:
+            self.log()  # the training loss beside the validation's is that of the steps just done
+        self.evaluated_at = self.step
+        if self.val is None:
+            return None
+        started = time.perf_counter()
+        try:
+            with self.average.applied():
+                evaluation = evaluate(
+                    self.model, self.task, self.val, self.autocast,
+                    split="val", step=self.step, epoch=self.epoch, stop=self.stop,
+                )  # fmt: skip
+                self._compare(evaluation)
+        except EvaluationStopped:
+            self.evaluated_at = -1  # owed: the resumed run begins with it
+            return "interrupted"
+        self.latest = self.latest | {f"val/{name}": value for name, value in evaluation.metrics.items()}
+        self._tell("on_evaluation", evaluation)
+        self._window_started += time.perf_counter() - started  # the rate of training is not that of evaluating
+        patience = self.plan.early_stop
+        return "early stop" if patience and self.evaluations_without_progress >= patience else None
+
+    def _compare(self, evaluation: Evaluation) -> None:
+        """Remember the network when it is the best so far; among equals the one with the lower loss.
+
+        The schedule sees every value, lower being better.
+        """
+        if not math.isfinite(evaluation.metrics["loss"]):
+            raise DivergedError(f"val/loss became {evaluation.metrics['loss']} at step {self.step}; {REMEDY}")
+        value = evaluation.metrics[self.goal.metric]
+        if self.step > 0:
+            self.schedule.observe(-value if self.goal.higher_is_better else value)
+        if self.best is None or self.best.beaten_by(value, evaluation.metrics["loss"], self.goal):
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Best(self.step, value, evaluation.metrics, weights)
+            self.evaluations_without_progress = 0
+        else:
+            self.evaluations_without_progress += 1
+
+    def check_finite(self) -> None:
+        """Raise DivergedError when a loss since the last row, or a weight, is NaN or infinite."""
+        if not self.updater.scaler.is_enabled():  # a scaled run skips the steps that overflow
+            first = self.step - len(self.window) + 1
+            for name, values in self._window_values().items():
+                for i, value in enumerate(values):
+                    if not abs(value) < float("inf"):
+                        raise DivergedError(f"train/{name} became {value} at step {first + i}; {REMEDY}")
+        norms = torch._foreach_norm([p.detach() for p in self.updater.parameters])
+        if not bool(torch.stack(norms).isfinite().all()):
+            names = [n for n, p in self.model.named_parameters() if not bool(p.isfinite().all())]
+            raise DivergedError(
+                f"the weights {', '.join(names[:3])} became NaN or infinite by step {self.step}; {REMEDY}"
+            )
+
+    def _window_values(self) -> dict[str, list[float]]:
+        if not self.window:
+            return {}
+        return {name: torch.stack([logs[name] for logs in self.window]).double().tolist() for name in self.window[0]}
+
+    def _evaluation_due(self) -> bool:
+        due = self.step % self.plan.evaluate_every == 0 or self.step == self.plan.total_steps
+        return due and self.evaluated_at != self.step
+
+    def _stop_reason(self) -> str | None:
+        if self.stop:
+            return "interrupted"
+        if self.plan.total_steps is not None and self.step >= self.plan.total_steps:
+            return "finished"
+        if self.plan.budget is not None and self.seconds >= self.plan.budget:
+            return "budget"
+        return None
+
+    def _examples(self, step: int) -> int:
+        epochs, batches = divmod(step, len(self.train))
+        return epochs * self.train.size + min(batches * self.train.batch_size, self.train.size)
+
+    def _total(self) -> int:
+        """All steps of the run; under a budget alone, as many as the time used so far lets expect."""
+        if self.plan.total_steps is not None:
+            return self.plan.total_steps
+        return max(self.step + 1, int(self.step / max(self.share(), 1e-6)))
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training part done."""
+        return self.step / len(self.train)
+
+    @property
+    def seconds(self) -> float:
+        """Training time of this and all earlier processes of the run."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        by_step = self.step / self.plan.total_steps if self.plan.total_steps else 0.0
+        return min(1.0, max(by_step, self.seconds / self.plan.budget if self.plan.budget else 0.0))
+
+    def _tell(self, occasion: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, occasion)(self, *args)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the rest of the run depends on."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "updater": self.updater.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict(),
+            "random": random_state(),
+            "window": self.window,
+            "latest": self.latest,
+            "evaluated_at": self.evaluated_at,
+            "evaluations_without_progress": self.evaluations_without_progress,
+            "best": None if self.best is None else self.best.summary(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], best_weights: dict[str, Tensor] | None) -> None:
+        """The inverse of ``state_dict``; ``best_weights`` come from the best checkpoint.
+
+        A kill between the two files leaves a best checkpoint newer than this state. The replay finds that network
+        again, at the same step, so only the state's own value is compared with until then.
+        """
+        self.model.load_state_dict(state["model"])
+        self.updater.load_state_dict(state["updater"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.average.load_state_dict(state["average"])
+        device = self.updater.parameters[0].device
+        self.window = [{name: value.to(device) for name, value in logs.items()} for logs in state["window"]]
+        self.step, self._seconds_before, self.latest = state["step"], state["seconds"], state["latest"]
+        self.evaluated_at = state["evaluated_at"]
+        self.evaluations_without_progress = state["evaluations_without_progress"]
+        if state["best"] is not None and best_weights is not None:
+            self.best = Best(**state["best"], model=best_weights)
+        restore_random_state(state["random"])

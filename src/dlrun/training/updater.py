@@ -1,0 +1,95 @@
+"""How any algorithm moves weights: zero the gradients, backward, clip, step - for one optimizer.
+
+Clipping, loss scaling and rate schedules live here, so they work for every algorithm alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Clip = Callable[[list[nn.Parameter]], object]
+
+
+def clip_by_norm(largest: float) -> Clip:
+    """Scale the whole gradient down to a norm of at most ``largest`` (Pascanu et al. 2013, algorithm 1)."""
+    return lambda parameters: nn.utils.clip_grad_norm_(parameters, largest)
+
+
+def clip_by_value(largest: float) -> Clip:
+    """Cut every gradient entry to [-largest, largest]."""
+    return lambda parameters: nn.utils.clip_grad_value_(parameters, largest)
+
+
+class Updater:
+    """One optimizer with the mechanics around it.
+
+    Args:
+        optimizer: any torch optimizer.
+        scaler: loss scaler; a disabled one is inert.
+        clips: applied in order to the true (unscaled) gradients before each step.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clips: Iterable[Clip] = ()
+    ) -> None:
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.clips = tuple(clips)
+        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.factor = 1.0
+        # A disabled scaler only forwards; calling the optimizer itself saves two Python calls in every step.
+        self._apply = self._scaled_step if scaler.is_enabled() else optimizer.step
+
+    @property
+    def rate(self) -> float:
+        """The first group's learning rate as it stands."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_factor(self, factor: float) -> None:
+        """Multiply every group's base rate by ``factor``."""
+        if factor == self.factor:
+            return
+        self.factor = factor
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+
+    def zero_grad(self) -> None:
+        """Forget the last gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a 0-d loss by the chain rule, added to those that are there."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> None:
+        """Clip, then move the weights against the gradient."""
+        if self.clips:
+            self.scaler.unscale_(self.optimizer)
+            for clip in self.clips:
+                clip(self.parameters)
+        self._apply()
+
+    def _scaled_step(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the gradient of the last step, after clipping; 0-d."""
+        return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer and scaler state."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "factor": self.factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.factor = state["factor"]

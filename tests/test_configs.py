@@ -1,0 +1,117 @@
+"""Every YAML under configs/ composes with the rest, passes the check, and says in its first comment what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlrun.allowlist import OWN
+from dlrun.build import check
+from dlrun.config import compose, config_dir, groups
+from dlrun.run import train
+from quiet import Quiet
+
+ROOT = config_dir()
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.yaml"))
+FLOORS = {
+    "data": 19, "model": 6, "activation": 20, "loss": 9, "optimizer": 14, "schedule": 8, "task": 3, "precision": 4,
+    "engine": 2, "debug": 4, "experiment": 6, "tracking": 2, "algorithm": 2, "trainer": 1,
+}  # fmt: skip
+
+# What a choice needs beside itself to make sense.
+COMPANIONS = {
+    "data/csv.yaml": None,  # needs a file: tests/data/test_csv_table.py
+    "data/image_folder.yaml": None,  # needs a folder: tests/data/test_image_folder.py
+    "model/lenet5.yaml": ["data=mnist"],
+    "model/resnet.yaml": ["data=cifar10"],
+    "model/torchvision.yaml": ["data=cifar10"],
+    "task/regression.yaml": ["data=diabetes"],
+    "loss/bce.yaml": ["data=breast_cancer"],
+}
+NO_NETWORK = [
+    "digits",
+    "iris",
+    "wine",
+    "breast_cancer",
+    "diabetes",
+    "circle",
+    "xor",
+    "gaussians",
+    "spiral",
+    "plane",
+    "bumps",
+]
+
+
+def test_no_group_has_lost_files() -> None:
+    counted = {group: len(options) for group, options in groups().items()}
+    assert all(counted.get(group, 0) >= floor for group, floor in FLOORS.items()), counted
+    assert set(counted) == set(FLOORS), "a new group needs a floor here"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_the_yaml_composes_and_passes_the_check(file: Path) -> None:
+    companions = COMPANIONS.get(file.as_posix(), [])
+    if companions is None:
+        assert compose([f"{file.parent.name}={file.stem}"])
+        return
+    experiment = check(compose([*companions, f"{file.parent.name}={file.stem}"]))
+    assert experiment.task.out_features() >= 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_the_yaml_says_what_it_is(file: Path) -> None:
+    option = next(o for o in groups()[file.parent.name] if o.name == file.stem)
+    assert len(option.meaning) > 10
+
+
+def test_every_shipped_target_is_on_the_allow_list_and_every_entry_is_used() -> None:
+    text = "\n".join((ROOT / file).read_text() for file in FILES)
+    named = {line.split()[1] for line in text.splitlines() if line.strip().startswith("_target_: dlrun.")}
+    assert named | {"dlrun.tasks.classification.Classification"} == OWN
+
+
+def _train(overrides: list[str], root: Path) -> dict[str, float]:
+    config = compose([*overrides, "tracking=minimal", "trainer.limit={train: 100, val: 50, test: 50}"])
+    return train(config, root=root, command=["dlrun"], reporter=Quiet()).metrics
+
+
+@pytest.mark.parametrize("data", NO_NETWORK)
+def test_every_data_set_that_needs_no_network_trains(data: str, tmp_path: Path) -> None:
+    metrics = _train([f"data={data}", "trainer.steps=2"], tmp_path)
+    assert {"test/loss", "val/loss"} <= set(metrics)
+
+
+@pytest.mark.parametrize("optimizer", [option.name for option in groups()["optimizer"]])
+def test_every_optimizer_lowers_the_training_loss(optimizer: str, tmp_path: Path) -> None:
+    steps = {"lbfgs": 5, "radam": 150}.get(optimizer, 60)  # radam begins with steps that are not adaptive
+    overrides = [f"optimizer={optimizer}", f"trainer.steps={steps}", "trainer.evaluate_steps=1000"]
+    config = compose([*overrides, "tracking=minimal", "tracking.every=1", "model.hidden=[32]"])
+    outcome = train(config, root=tmp_path, command=["dlrun"], reporter=Quiet())
+    assert outcome.metrics["train/loss"] < 2.0  # ln 10 = 2.303 before training
+
+
+@pytest.mark.parametrize("loss", [option.name for option in groups()["loss"]])
+def test_every_loss_trains_where_it_belongs(loss: str, tmp_path: Path) -> None:
+    data = "diabetes" if loss in ("mse", "mae", "huber") else "breast_cancer"
+    assert "test/loss" in _train([f"data={data}", f"loss={loss}", "trainer.steps=3"], tmp_path)
+
+
+@pytest.mark.parametrize("activation", [option.name for option in groups()["activation"]])
+def test_every_activation_trains(activation: str, tmp_path: Path) -> None:
+    assert "test/loss" in _train([f"activation={activation}", "trainer.steps=3", "model.hidden=[8]"], tmp_path)
+
+
+@pytest.mark.parametrize("schedule", [option.name for option in groups()["schedule"]])
+def test_every_schedule_trains_with_warm_up(schedule: str, tmp_path: Path) -> None:
+    overrides = [f"schedule={schedule}", "schedule.warmup=0.2", "trainer.steps=10", "trainer.evaluate_steps=2"]
+    assert "test/loss" in _train(overrides, tmp_path)
+
+
+@pytest.mark.parametrize("preset", [option.name for option in groups()["debug"]])
+def test_every_debug_preset_trains(preset: str, tmp_path: Path) -> None:
+    config = compose([f"debug={preset}", "model.hidden=[64]", "tracking=minimal"])
+    outcome = train(config, root=tmp_path, command=["dlrun"], reporter=Quiet())
+    if preset == "overfit":
+        assert outcome.metrics["train/loss"] < 0.02

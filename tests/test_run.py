@@ -1,0 +1,234 @@
+"""The recipes, end to end on small real data: what a run leaves, and that the same seed gives the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dlrun.errors import ConfigError, DataError, DivergedError
+from dlrun.run import resume
+from dlrun.trained import evaluate, predict
+from dlrun.training.checkpoint import Checkpoints, read
+from quiet import Quiet, train_short
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def weights_hash(run: Path) -> str:
+    """Hash of every weight of the newest checkpoint."""
+    found = Checkpoints(run / "checkpoints").newest()
+    assert found is not None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(found[0]["model"].items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_a_run_leaves_everything_a_run_should_leave(tmp_path: Path) -> None:
+    reporter = Quiet()
+    outcome = train_short(tmp_path, "tracking=tensorboard", "tracking.every=10", reporter=reporter)
+    record = json.loads((outcome.path / "run.json").read_text())
+    assert outcome.status == record["status"] == "done"
+    assert record["steps"] == 40
+    assert record["data"]["sizes"]["train"] > 1000
+    assert record["metrics"]["test/accuracy"] == outcome.metrics["test/accuracy"]
+    assert record["best"]["metric"] == "val/accuracy"
+    assert {"commit", "dirty"} <= set(record["git"])
+    for name in ("config.yaml", "history.jsonl", "checkpoints/best.ckpt", "checkpoints/step-00000040.ckpt"):
+        assert (outcome.path / name).is_file(), name
+    assert list((outcome.path / "tensorboard").glob("events*"))
+    steps = [row["step"] for row in rows(outcome.path)]
+    assert steps == sorted(steps)
+    assert steps[0] == 0, "the untrained network is evaluated"
+    logged = [row for row in rows(outcome.path) if "train/loss" in row]
+    assert [row["step"] for row in logged] == [10, 20, 30, 40]
+    assert {"rate", "gradient_norm", "examples_per_second"} <= set(logged[0])
+    assert reporter.closings[0]["baseline"]["test/accuracy"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_network_learns_the_digits(tmp_path: Path) -> None:
+    outcome = train_short(tmp_path, "model.hidden=[64]", "trainer.steps=400", "trainer.evaluate_steps=200")
+    assert outcome.metrics["test/accuracy"] > 0.92  # 0.95 is usual; chance is 0.10
+
+
+def test_same_seed_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None:
+    first, second = train_short(tmp_path), train_short(tmp_path)
+    other = train_short(tmp_path, "trainer.seed=1")
+    assert weights_hash(first.path) == weights_hash(second.path)
+    assert weights_hash(first.path) != weights_hash(other.path)
+    assert first.metrics == second.metrics
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=momentum", "schedule=cosine", "schedule.warmup=0.2"],
+        ["optimizer=gd", "trainer.ema=0.9"],
+        ["optimizer=lbfgs", "trainer.steps=4", "trainer.evaluate_steps=2"],
+        ["trainer.accumulate=4", "trainer.clip_norm=1", "trainer.clip_value=0.1"],
+        ["model=cnn", "model.hidden=[16]", "model.channels=[4,8]", "model.batch_norm=true", "model.dropout=0.2"],
+        ["precision=bf16"],
+        ["precision=fp16"],
+        ["schedule=plateau", "trainer.evaluate_every=1", "trainer.evaluate_steps=null"],
+        ["data=diabetes", "loss=huber"],
+        ["data=breast_cancer", "task=classification", "task.outputs=2"],
+        ["data=breast_cancer", "loss=hinge", "loss.class_weights=balanced"],
+        ["data.val=0"],
+        ["trainer.limit.train=200", "trainer.limit.val=0.5"],
+    ],
+    ids=lambda overrides: ",".join(overrides),
+)  # fmt: skip
+def test_resuming_half_way_ends_in_the_same_bits(tmp_path: Path, overrides: list[str]) -> None:
+    """A run that ends at half its length and is extended must equal one that went through."""
+    settings = ["trainer.checkpoint_every=1", *overrides]
+    whole = train_short(tmp_path, *settings)
+    total = json.loads((whole.path / "run.json").read_text())["steps"]
+    half = _stopped_at(tmp_path, total // 2, settings)
+    outcome = resume(half, overrides=[], reporter=Quiet())
+    assert weights_hash(outcome.path) == weights_hash(whole.path)
+    assert outcome.metrics == whole.metrics
+    timeless = [[{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows(path)]
+                for path in (outcome.path, whole.path)]  # fmt: skip
+    assert timeless[0] == timeless[1]
+
+
+def _stopped_at(root: Path, step: int, settings: list[str]) -> Path:
+    """A run that a SIGTERM stops after ``step`` steps."""
+    import os
+    import signal
+
+    class Stopper(Quiet):
+        sent = False
+
+        def progress(self, at: int, total: int | None, share: float, values: dict[str, float]) -> None:
+            if at >= step and not self.sent:  # a second signal would end the process at once
+                self.sent = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    from dlrun.training.callbacks import Progress
+
+    interval = Progress.__init__.__defaults__
+    Progress.__init__.__defaults__ = (0.0,)  # report every step
+    try:
+        outcome = train_short(root, *settings, reporter=Stopper())
+    finally:
+        Progress.__init__.__defaults__ = interval
+    assert outcome.status == "interrupted"
+    assert outcome.exit_code == 143
+    assert json.loads((outcome.path / "run.json").read_text())["steps"] < step + 2
+    return outcome.path
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:
+    done = train_short(tmp_path)
+    before = weights_hash(done.path)
+    reporter = Quiet()
+    again = resume(done.path, overrides=[], reporter=reporter)
+    assert again.exit_code == 0
+    assert "finished" in reporter.notes[0]
+    assert weights_hash(done.path) == before
+
+
+def test_a_finished_run_can_be_made_longer_but_not_another_experiment(tmp_path: Path) -> None:
+    done = train_short(tmp_path)
+    longer = resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+    assert json.loads((longer.path / "run.json").read_text())["steps"] == 60
+    assert weights_hash(longer.path) == weights_hash(train_short(tmp_path, "trainer.steps=60").path)
+    with pytest.raises(ConfigError, match=r"optimizer\.lr cannot change"):
+        resume(done.path, overrides=["optimizer.lr=1"], reporter=Quiet())
+
+
+def test_resume_falls_back_when_the_newest_checkpoint_is_damaged(tmp_path: Path) -> None:
+    done = train_short(tmp_path, "trainer.checkpoint_every=10")
+    newest = done.path / "checkpoints" / "step-00000040.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    reporter = Quiet()
+    longer = resume(done.path, overrides=["trainer.steps=60"], reporter=reporter)
+    assert any("step-00000040" in warning for warning in reporter.warnings)
+    assert any("step 30" in note for note in reporter.notes)
+    assert weights_hash(longer.path) == weights_hash(train_short(tmp_path, "trainer.steps=60").path)
+
+
+def test_resume_refuses_other_data(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,y\n" + "\n".join(f"{i % 7},{i % 5},{i % 3 * 1.5 + i / 100}" for i in range(200)))
+    done = train_short(tmp_path, "data=csv", f"data.path={table}")
+    table.write_text(table.read_text().replace("6,", "5,"))
+    with pytest.raises(DataError, match="fingerprint"):
+        resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+
+
+def test_nan_stops_with_the_step_and_never_becomes_best_or_last(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"at step [0-9]+"):
+        train_short(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "trainer.checkpoint_every=5", "data=diabetes")
+    (run,) = tmp_path.glob("*/*")
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "diverged"
+    assert record["exit_code"] == 6
+    for path in (run / "checkpoints").glob("*.ckpt"):
+        assert all(bool(tensor.isfinite().all()) for tensor in read(path)["model"].values()), path.name
+
+
+def test_early_stopping_ends_the_run(tmp_path: Path) -> None:
+    settings = ["optimizer=sgd", "optimizer.lr=1e-9", "trainer.evaluate_steps=1", "trainer.early_stop=3"]
+    outcome = train_short(tmp_path, *settings)
+    record = json.loads((outcome.path / "run.json").read_text())
+    assert record["ended_by"] == "early stop"
+    assert record["steps"] < 40
+
+
+def test_a_time_budget_ends_the_run(tmp_path: Path) -> None:
+    settings = ["trainer.steps=null", "trainer.epochs=null", "trainer.budget=0.2s", "schedule=cosine"]
+    outcome = train_short(tmp_path, *settings)
+    record = json.loads((outcome.path / "run.json").read_text())
+    assert record["ended_by"] == "budget"
+    assert record["seconds"] >= 0.2
+
+
+def test_evaluate_gives_the_run_s_own_test_metrics(tmp_path: Path) -> None:
+    done = train_short(tmp_path)
+    found = evaluate(done.path, split="test", reporter=Quiet())
+    assert found == {name: value for name, value in done.metrics.items() if name.startswith("test/")}
+    assert set(evaluate(done.path, split="train", reporter=Quiet())) == {"train/loss", "train/accuracy", "train/f1"}
+    with pytest.raises(ConfigError, match="did you mean 'test'"):
+        evaluate(done.path, split="tset", reporter=Quiet())
+
+
+def test_predict_reads_a_table_and_writes_a_csv(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "size,colour,kind\n"
+        + "\n".join(f"{i % 9},{'red' if i % 2 else 'blue'},{'a' if i % 9 > 4 else 'b'}" for i in range(300))
+    )
+    done = train_short(tmp_path, "data=csv", f"data.path={table}", "trainer.steps=300", "optimizer.lr=0.01")
+    unseen = tmp_path / "unseen.csv"
+    unseen.write_text("colour,size\ngreen,8\nred,0\n")
+    found = predict(done.path, [unseen], reporter=Quiet())
+    assert [row["prediction"] for row in found.rows] == ["a", "b"]
+    assert found.path.read_text().splitlines()[0] == "input,prediction,p(a),p(b)"
+    assert float(found.rows[0]["p(a)"]) == pytest.approx(1 - float(found.rows[0]["p(b)"]), abs=1e-5)
+
+
+def test_regression_predicts_in_the_data_s_own_units(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("x,y\n" + "\n".join(f"{i / 10},{1000 + 50 * i / 10}" for i in range(300)))
+    done = train_short(tmp_path, "data=csv", f"data.path={table}", "optimizer.lr=0.01", "trainer.steps=400")
+    assert done.metrics["test/r2"] > 0.999
+    asked = tmp_path / "asked.csv"
+    asked.write_text("x\n10\n")
+    (row,) = predict(done.path, [asked], reporter=Quiet()).rows
+    assert float(row["y"]) == pytest.approx(1500, abs=20)
+
+
+def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
+    whole, pieces = train_short(tmp_path), train_short(tmp_path, "trainer.accumulate=4")
+    a, b = (read(path / "checkpoints" / "step-00000040.ckpt")["model"] for path in (whole.path, pieces.path))
+    for name in a:
+        # 40 Adam steps on sums taken in another order: float32 rounding, amplified by Adam's division.
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,175 @@
+"""From a checked experiment to what a run is made of: parts, process settings, record, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from dlrun.build import check
+from dlrun.config import compose
+from dlrun.data import Examples, Splits
+from dlrun.errors import DivergedError, MemoryExhaustedError, StorageError
+from dlrun.session import (
+    config_text,
+    hyperparameters,
+    limit_parts,
+    make_batches,
+    open_session,
+    prepare_process,
+    recorded,
+)
+from dlrun.tracking.run_directory import RunDirectory
+from dlrun.training.signals import StopFlag
+from quiet import SHORT, Quiet, train_short
+from tiny import FACTS, AsIs
+
+
+@pytest.fixture(autouse=True)
+def _process_settings_come_back() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.is_anomaly_enabled()
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.set_num_threads(before[1])
+    torch.autograd.set_detect_anomaly(before[2])
+
+
+def splits(train: int = 10, val: int = 4, test: int = 0) -> Splits:
+    def part(count: int) -> Examples:
+        return Examples(torch.arange(3.0 * count).reshape(count, 3), torch.arange(float(count))[:, None])
+
+    return Splits(FACTS, part(train), part(val), part(test), AsIs(), "print")
+
+
+def test_limits_choose_the_same_examples_each_time() -> None:
+    first, second = (limit_parts(splits(), {"train": 4, "val": 0.5, "test": None}) for _ in range(2))
+    assert first.facts.sizes == {"train": 4, "val": 2, "test": 0}
+    assert isinstance(first.train, Examples)
+    assert isinstance(second.train, Examples)
+    assert torch.equal(first.train.inputs, second.train.inputs)
+    assert torch.equal(first.train.inputs[:, 0], 3 * first.train.targets[:, 0]), "inputs and targets stay together"
+    assert len(set(first.train.targets.flatten().tolist())) == 4
+
+
+def test_a_limit_above_the_size_changes_nothing() -> None:
+    whole = splits()
+    left = limit_parts(whole, {"train": 99, "val": 1.0})
+    assert left.train is whole.train
+    assert left.val is whole.val
+
+
+def test_a_streamed_part_is_limited_without_reading_it() -> None:
+    class Fails(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            raise AssertionError("an example was read")
+
+    part = Fails(torch.zeros(10, 3))
+    left = limit_parts(Splits(FACTS, part, splits().val, splits().test, AsIs(), "p"), {"train": 3})  # type: ignore[arg-type]
+    assert len(left.train) == 3  # type: ignore[arg-type]
+
+
+def test_batches_of_the_parts() -> None:
+    experiment = check(compose(["data=diabetes", "trainer.batch_size=4"]))
+    train, val, test = (make_batches(experiment, splits(), name) for name in ("train", "val", "test"))
+    assert train is not None
+    assert val is not None
+    assert [len(x) for x, _ in train.epoch(0)] == [4, 4, 2]
+    assert [len(x) for x, _ in val.in_order()] == [4]
+    assert test is None, "an empty part has no batches"
+
+
+def test_the_process_is_prepared() -> None:
+    prepare_process(check(compose(["trainer.threads=1"])))
+    assert torch.are_deterministic_algorithms_enabled() == (not torch.cuda.is_available())
+    assert not torch.is_anomaly_enabled()
+    prepare_process(check(compose(["trainer.deterministic=false", "trainer.detect_anomaly=true"])))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.is_anomaly_enabled()
+
+
+def test_the_weights_come_from_the_seed_alone(tmp_path: Path) -> None:
+    def weights(*overrides: str) -> torch.Tensor:
+        torch.rand(7)
+        experiment = check(compose([*SHORT, *overrides]))
+        run = RunDirectory.create(tmp_path, "a")
+        session = open_session(experiment, run, Quiet(), StopFlag())
+        return next(session.trainer.model.parameters()).detach().clone()
+
+    assert torch.equal(weights(), weights())
+    assert torch.equal(weights(), weights("optimizer=sgd", "data.val=0", "trainer.batch_size=7"))
+    assert not torch.equal(weights(), weights("trainer.seed=1"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (DivergedError("nan"), "diverged", 6),
+        (StorageError("full"), "failed", 7),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (ZeroDivisionError("a bug"), "failed", 1),
+    ],
+)
+def test_a_run_that_fails_says_how(error: BaseException, status: str, code: int, tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "a")
+    run.lock()
+    run.write_record(status="running")
+    with pytest.raises(type(error)), recorded(run):
+        raise error
+    record = run.record()
+    assert (record["status"], record["exit_code"]) == (status, code)
+    assert record["error"].startswith(type(error).__name__)
+    RunDirectory.open(run.path).lock()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_full_memory_has_a_remedy(error: BaseException, tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "a")
+    with pytest.raises(MemoryExhaustedError, match=r"trainer\.accumulate=4"), recorded(run):
+        raise error
+    assert run.record()["exit_code"] == 8
+
+
+def test_a_full_disk_does_not_hide_why_a_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.create(tmp_path, "a")
+
+    def full(**changes: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(run, "write_record", full)
+    with pytest.raises(DivergedError, match="nan"), recorded(run):
+        raise DivergedError("nan")
+
+
+def test_hyperparameters_are_flat() -> None:
+    flat = hyperparameters(check(compose(["model=cnn", "optimizer.lr=0.5"])))
+    assert flat["model"] == "cnn"
+    assert flat["optimizer.lr"] == 0.5
+    assert flat["optimizer.betas"] == "[0.9, 0.999]"
+    assert not [name for name in flat if "_target_" in name]
+
+
+def test_the_configuration_is_stored_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEARNING_RATE", "0.25")
+    experiment = check(compose(["optimizer.lr='${oc.decode:${oc.env:LEARNING_RATE}}'"]))
+    assert experiment.node["optimizer"]["lr"] == 0.25
+    assert "lr: ${oc.decode:${oc.env:LEARNING_RATE}}" in config_text(experiment)
+
+
+CANARY = "canary-7f3a9b2c51"
+
+
+def test_a_secret_of_the_environment_reaches_no_file_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_TOKEN", CANARY)
+    overrides = ["+tracking.token=${oc.env:API_TOKEN}", "+note=${oc.env:API_TOKEN}"]
+    outcome = train_short(tmp_path, *overrides, "trainer.steps=4", "trainer.checkpoint_every=2")
+    assert "${oc.env:API_TOKEN}" in (outcome.path / "config.yaml").read_text()
+    assert json.loads((outcome.path / "run.json").read_text())["status"] == "done"
+    files = [path for path in outcome.path.rglob("*") if path.is_file()]
+    assert len(files) > 4
+    assert not [path.name for path in files if CANARY.encode() in path.read_bytes()]
