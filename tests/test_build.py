@@ -11,9 +11,10 @@ import torch
 
 from dlrun.algorithms.accumulation import Accumulation
 from dlrun.algorithms.backpropagation import Backpropagation
-from dlrun.build import Experiment, check, choose_device, limited
+from dlrun.build import Experiment, check, limited
 from dlrun.config import compose
 from dlrun.errors import ConfigError
+from dlrun.training.device import choose_device
 
 
 def checked(*overrides: str) -> Experiment:

@@ -175,6 +175,30 @@ def test_nan_stops_with_the_step_and_never_becomes_best_or_last(tmp_path: Path) 
         assert all(bool(tensor.isfinite().all()) for tensor in read(path)["model"].values()), path.name
 
 
+def test_early_stopping_is_not_passed_by_on_resume(tmp_path: Path) -> None:
+    settings = ["optimizer=sgd", "optimizer.lr=1e-9", "trainer.evaluate_steps=1", "trainer.early_stop=3"]
+    done = train_short(tmp_path, *settings)
+    steps = json.loads((done.path / "run.json").read_text())["steps"]
+    again = resume(done.path, overrides=["trainer.steps=50"], reporter=Quiet())
+    assert json.loads((again.path / "run.json").read_text())["steps"] == steps
+
+
+def test_no_secret_of_the_environment_reaches_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a-secret-place-9f3k"
+    folder.mkdir()
+    (folder / "t.csv").write_text("a,b,y\n" + "\n".join(f"{i % 7},{i % 5},{i % 3 * 1.5 + i / 100}" for i in range(200)))
+    monkeypatch.setenv("SECRET_FOLDER", str(folder))
+    monkeypatch.chdir(tmp_path)  # outside dlrun's own repository, whose diff may hold this very test
+    settings = ["tracking=tensorboard", "data=csv", "data.path='${oc.env:SECRET_FOLDER}/t.csv'"]
+    done = train_short(tmp_path / "runs", *settings)
+    files = [path for path in done.path.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert [path.name for path in files if b"a-secret-place" in path.read_bytes()] == []
+    assert b"${oc.env:SECRET_FOLDER}" in (done.path / "config.yaml").read_bytes()
+    monkeypatch.delenv("SECRET_FOLDER")
+    assert len(predict(done.path, [folder / "t.csv"], reporter=Quiet()).rows) == 200
+
+
 def test_early_stopping_ends_the_run(tmp_path: Path) -> None:
     settings = ["optimizer=sgd", "optimizer.lr=1e-9", "trainer.evaluate_steps=1", "trainer.early_stop=3"]
     outcome = train_short(tmp_path, *settings)

@@ -63,7 +63,7 @@ def locate(target: str, key: str, trusted: Sequence[str] = ()) -> Callable[..., 
     if library is not None:
         return library
     package = target.partition(".")[0]
-    if package in trusted and package not in ("dlrun", "torch", "torchvision"):
+    if "." in target and package in trusted and package not in ("dlrun", "torch", "torchvision"):
         return _own_package(target, key)
     raise RefusedError(
         f"{key}._target_={target} is not on dlrun's list (torch.nn, torch.optim, torchvision.models and dlrun's own "

@@ -24,6 +24,7 @@ from dlrun.engines import Engine
 from dlrun.errors import ConfigError, DlrunError
 from dlrun.schedules import Schedule
 from dlrun.tasks import Loss, Task
+from dlrun.training.device import choose_device
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings, read_settings
 from dlrun.training.updater import Updater, clip_by_norm, clip_by_value
@@ -85,10 +86,7 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
         RefusedError: a ``_target_`` outside the allow-list.
         DataError: a table or folder that has to be looked at cannot be read.
     """
-    try:
-        node: Node = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    node = resolved(config, GROUPS)
     trusted = tuple(trusted)
     settings = read_settings(node["trainer"])
     _check_tracking(node["tracking"])
@@ -103,12 +101,35 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
     loss, task = _task(node, facts, trusted)
     _check_network(node, facts, task, trusted)
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
-    goal = settings.goal(task.monitor)
+    goal = settings.goal(task.monitor, task.metric_names())
     choices = _choices(node, facts, task, loss, device, goal.metric, batch_size)
     return Experiment(
         config, node, trusted, settings, facts, data, loss, task, schedule, precision, engine, device, batch_size,
         full_batch, choices,
     )  # fmt: skip
+
+
+GROUPS = (
+    "choices", "data", "task", "algorithm", "model", "activation", "loss", "optimizer", "schedule", "trainer",
+    "precision", "engine", "tracking",
+)  # fmt: skip
+
+
+def resolved(config: DictConfig, groups: Sequence[str]) -> Node:
+    """These groups of the configuration as plain values, with their interpolations looked up.
+
+    Raises:
+        ConfigError: a group is missing, or a value cannot be looked up.
+    """
+    node: Node = {}
+    for group in groups:
+        if not isinstance(config.get(group), DictConfig):
+            raise ConfigError(f"the configuration has no '{group}'; choose one: dlrun list {group}")
+        try:
+            node[group] = OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"'{group}' cannot be resolved: {str(error).splitlines()[0]}") from error
+    return node
 
 
 def build_model(node: Node, facts: Facts, out_features: int, trusted: Sequence[str]) -> nn.Module:
@@ -126,21 +147,6 @@ def build_model(node: Node, facts: Facts, out_features: int, trusted: Sequence[s
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model._target_={node['model']['_target_']} gives no torch.nn.Module")
     return model
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU when there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"trainer.device={name}: takes cpu, cuda, cuda:1 or auto") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"trainer.device={name}: torch sees no CUDA device here; use trainer.device=cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"trainer.device={name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return device
 
 
 def restore_task(node: Node, facts: Facts, trusted: Sequence[str]) -> Task:
@@ -229,6 +235,9 @@ def _check_network(node: Node, facts: Facts, task: Task, trusted: Sequence[str])
 
 
 def _check_tracking(node: Node) -> None:
+    for key in ("every", "share", "tensorboard"):
+        if key not in node:
+            raise ConfigError(f"tracking.{key} is missing from the configuration")
     every, share = node["every"], node["share"]
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise ConfigError(f"tracking.every={every}: takes a whole number of steps of at least 1")
@@ -265,12 +274,10 @@ def _settings_of(node: Node) -> str:
 
 
 def limited(examples: int, limit: float | None) -> int:
-    """Examples left of a part under ``trainer.limit``: 1.0 and less is a share, a whole number that many."""
+    """Examples left of a part under ``trainer.limit``: a share up to 1, above it that many."""
     if limit is None:
         return examples
-    if isinstance(limit, int) or limit > 1:
-        return min(int(limit), examples)
-    return max(1, round(limit * examples))
+    return max(1, round(limit * examples)) if limit <= 1 else min(int(limit), examples)
 
 
 def _product(shape: tuple[int, ...]) -> int:

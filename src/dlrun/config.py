@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dlrun.errors import ConfigError, did_you_mean
+from dlrun.value_types import check_type
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -79,11 +80,12 @@ def load_config(path: Path) -> DictConfig:
         ConfigError: the file is missing or damaged.
     """
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         config = OmegaConf.load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} holds no configuration")
@@ -100,8 +102,12 @@ def change(config: DictConfig, overrides: Sequence[str], changeable: Sequence[st
     from omegaconf import OmegaConf
 
     with _loader(()) as loader:
-        for override in _parse(overrides, loader):
+        parsed = _parse(overrides, loader)
+        _refuse_sweeps(parsed)
+        for override in parsed:
             key = override.key_or_group
+            if override.is_add() or override.is_delete():
+                raise ConfigError(f"'{override.input_line}': a run that goes on takes KEY=VALUE alone")
             if not any(key.startswith(name) if name.endswith(".") else key == name for name in changeable):
                 names = ", ".join(name + "*" if name.endswith(".") else name for name in changeable)
                 raise ConfigError(
@@ -116,9 +122,13 @@ def change(config: DictConfig, overrides: Sequence[str], changeable: Sequence[st
 def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[list[str]]:
     """The points of ``--multirun`` in Hydra's sweep grammar, each composed and checked before any starts."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.errors import HydraException
 
     with _loader(config_dirs) as loader:
-        batches = BasicSweeper.split_arguments(_parse(overrides, loader), None)
+        try:
+            batches = BasicSweeper.split_arguments(_parse(overrides, loader), None)
+        except HydraException as error:
+            raise ConfigError(f"--multirun takes lists, range and glob: {' '.join(str(error).split())}") from error
         points = [list(point) for batch in batches for point in batch]
         for point in points:
             _load(loader, _parse(point, loader))
@@ -146,7 +156,7 @@ def groups(config_dirs: Sequence[Path] = ()) -> dict[str, list[Option]]:
 
 def _meaning(path: Path) -> str:
     """The first comment of a YAML file that is not a Hydra directive."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
     return ""
@@ -182,10 +192,8 @@ def _refuse_sweeps(parsed: Sequence[Override]) -> None:
 
 
 def _load(loader: ConfigLoaderImpl, parsed: Sequence[Override]) -> DictConfig:
-    from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     def load(lines: Sequence[str]) -> DictConfig:
         config = loader.load_configuration(PRIMARY, list(lines), run_mode=RunMode.RUN)
@@ -205,7 +213,9 @@ def _load(loader: ConfigLoaderImpl, parsed: Sequence[Override]) -> DictConfig:
         for override in values:
             _check_value(base, override, loader)
         return load(lines) if values else base
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's own YAML can make Hydra fail in many ways; --debug shows which
         reason = " ".join(str(error.__cause__ or error).split())
         raise ConfigError(f"the configuration cannot be composed: {reason}") from error
 
@@ -238,7 +248,8 @@ def _check_value(base: DictConfig, override: Override, loader: ConfigLoaderImpl)
             names += [] if walked else [g for g in loader.get_group_options("") if g]
             raise ConfigError(_unknown_key(key, part, where, sorted(set(names))))
         walked.append(part)
-        node = None if OmegaConf.is_missing(node, part) else node[part]
+        unknown = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
+        node = None if unknown else node[part]
     if override.is_delete() or override.is_add():
         return
     check_type(key, override.value(), node)
@@ -249,48 +260,3 @@ def _unknown_key(key: str, part: str, where: str, names: list[str]) -> str:
     close = did_you_mean(part, names)
     hint = f" (dlrun show prints every key; +{key}=... adds one)" if where else " (dlrun list shows every group)"
     return f"{key}: {place}{close}{hint}"
-
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-
-
-def check_type(key: str, value: Any, default: Any) -> None:
-    """Refuse ``value`` for ``key`` when the default shows that it must be of another type.
-
-    A default of null or ``auto`` says nothing, and null may replace anything.
-    """
-    from omegaconf import DictConfig, ListConfig
-
-    if isinstance(value, str) and "${" in value:
-        return
-    if value is None or default is None or default == "auto":
-        return
-    quoted = _plain(value)
-    if isinstance(default, DictConfig):
-        if not isinstance(value, dict):
-            names = ", ".join(str(name) for name in default)
-            raise ConfigError(f"{key}={quoted}: '{key}' holds the keys {names}; set one of them ({key}.NAME=...)")
-    elif isinstance(default, ListConfig):
-        if not isinstance(value, list):
-            raise ConfigError(f"{key}={quoted}: takes a list, written '{key}=[{quoted}]'")
-        for item in value:
-            if len(default) and not isinstance(default[0], (DictConfig, ListConfig)):
-                check_type(key, item, default[0])
-    elif not _fits(value, type(default)):
-        raise ConfigError(f"{key}={quoted}: takes {KINDS.get(type(default), type(default).__name__)}, not '{quoted}'")
-
-
-def _fits(value: Any, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is str:
-        return not isinstance(value, (list, dict))
-    return isinstance(value, kind)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ",".join(_plain(item) for item in value) + "]"
-    return str(value)

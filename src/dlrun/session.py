@@ -71,7 +71,7 @@ def open_session(
         train=train,
         val=val,
         plan=settings.plan(len(train), experiment.node["tracking"]["every"]),
-        goal=settings.goal(experiment.task.monitor),
+        goal=settings.goal(experiment.task.monitor, experiment.task.metric_names()),
         stop=stop,
         callbacks=watching if board is None else [board, *watching],
     )
@@ -181,7 +181,8 @@ def _board(experiment: Experiment, run: RunDirectory, resumed_from: int | None) 
     tracking = experiment.node["tracking"]
     if not tracking["tensorboard"]:
         return None
-    goal = experiment.settings.goal(experiment.task.monitor).metric
+    task = experiment.task
+    goal = experiment.settings.goal(task.monitor, task.metric_names()).metric
     names = list(dict.fromkeys(f"{part}/{metric}" for part in ("test", "val") for metric in (goal, "loss")))
     purge = None if resumed_from is None else resumed_from + 1
     return TensorBoard(run.path, hyperparameters(experiment), names, purge, tracking["share"])
@@ -192,10 +193,12 @@ SHOWN = ("data", "task", "model", "activation", "loss", "optimizer", "schedule",
 
 def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | str]:
     """What was picked and every number of it, flat: ``model`` mlp, ``optimizer.lr`` 0.001."""
+    # As written: a value that comes from the environment may be a secret, and it stays ${oc.env:NAME} here.
+    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
     flat: dict[str, bool | int | float | str] = {}
     for group in SHOWN:
-        flat[group] = str(experiment.node["choices"].get(group, "own"))
-        _flatten(group, experiment.node[group], flat)
+        flat[group] = str(written["choices"].get(group, "own"))
+        _flatten(group, written[group], flat)
     return flat
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from dlrun.binding import make
-from dlrun.build import build_model, check, choose_device, restore_task
+from dlrun.build import build_model, check, resolved, restore_task
 from dlrun.config import load_config
 from dlrun.data import Preprocess, restore_preprocess
+from dlrun.data.columns import is_number
 from dlrun.data.facts import Facts
 from dlrun.errors import CheckpointError, ConfigError, DataError, StorageError, did_you_mean
 from dlrun.session import PARTS, limit_parts, make_batches
@@ -23,6 +23,7 @@ from dlrun.tasks import Task
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter
 from dlrun.training.checkpoint import Checkpoints
+from dlrun.training.device import choose_device
 from dlrun.training.evaluation import evaluate as evaluate_part
 from dlrun.training.evaluation import evaluation_mode
 from dlrun.training.precision import Precision
@@ -67,7 +68,8 @@ def restore(path: Path, trusted: Sequence[str] = ()) -> Trained:
         if newest is None:
             raise CheckpointError(f"{path} has no checkpoint yet; train it first: dlrun resume {path}")
         state = newest[0]
-    node: Any = OmegaConf.to_container(config, resolve=True)
+    # The data's own node is not needed: a path that came from the environment may be gone.
+    node = resolved(config, ("choices", "task", "loss", "model", "activation", "precision", "trainer"))
     facts = _facts(state["facts"])
     task = restore_task(node, facts, trusted)
     task.restore(state["task"])
@@ -164,16 +166,18 @@ def _write_csv(path: Path, rows: Iterable[dict[str, object]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["input"])
-            writer.writeheader()
-            writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+            writer = csv.writer(file)
+            writer.writerow([_harmless(name) for name in (rows[0] if rows else ["input"])])
+            writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _harmless(value: object) -> object:
     """A cell that a spreadsheet would run as a formula starts with a quote."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r") or is_number(value):
+        return value
+    return f"'{value}"
 
 
 def _facts(stored: dict[str, Any]) -> Facts:

@@ -92,18 +92,21 @@ def test_the_batch() -> None:
 
 def test_the_goal() -> None:
     usual = Monitor("accuracy", higher_is_better=True)
-    assert settings().goal(usual) is usual
-    assert settings(monitor="val/loss").goal(usual) == Monitor("loss", higher_is_better=False)
-    assert settings(monitor="f1").goal(usual) == Monitor("f1", higher_is_better=True)
+    names = ("loss", "accuracy", "f1")
+    assert settings().goal(usual, names) is usual
+    assert settings(monitor="val/loss").goal(usual, names) == Monitor("loss", higher_is_better=False)
+    assert settings(monitor="f1").goal(usual, names) == Monitor("f1", higher_is_better=True)
     with pytest.raises(ConfigError, match=r"trainer\.monitor=val/acuracy.*did you mean 'val/accuracy'"):
-        settings(monitor="val/acuracy").goal(usual)
+        settings(monitor="val/acuracy").goal(usual, names)
+    with pytest.raises(ConfigError, match=r"trainer\.monitor=val/r2: there is no such metric"):
+        settings(monitor="val/r2").goal(usual, names)
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
         (None, None), (90, 90.0), (0.5, 0.5), ("90", 90.0), ("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0),
-        ("1.5h", 5400.0), ("2d", 172_800.0), ("1h 30m 5s", 5405.0), (" 5 m ", 300.0), ("1h30", 3630.0),
+        ("1.5h", 5400.0), ("2d", 172_800.0), ("1h 30m 5s", 5405.0), (" 5 m ", 300.0),
     ],
 )  # fmt: skip
 def test_a_budget(text: Any, seconds: float | None) -> None:
@@ -131,6 +134,9 @@ def test_a_budget(text: Any, seconds: float | None) -> None:
         True,
         "h",
         "9" * 400,
+        "1" * 60 + "x",  # a pattern with two ways to read a digit would take years
+        "1h30",
+        "90 30",
         [5],
     ],
 )

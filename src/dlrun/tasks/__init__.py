@@ -72,6 +72,10 @@ class Task(Protocol):
         """Units of the output layer."""
         ...
 
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of what an evaluation reports, ``loss`` first."""
+        ...
+
     def output_layer(self) -> tuple[str, str]:
         """The output layer in words, and why it is so."""
         ...

@@ -47,6 +47,10 @@ class Classification:
         """One unit per class, or one for two classes."""
         return self.units
 
+    def metric_names(self) -> tuple[str, ...]:
+        """The area under the ROC curve is for two classes."""
+        return ("loss", "accuracy", "f1", "auroc") if len(self.classes) == 2 else ("loss", "accuracy", "f1")
+
     def output_layer(self) -> tuple[str, str]:
         """The output layer in words, and why."""
         if self.units == 1:

@@ -43,6 +43,10 @@ class Regression:
         """One unit per target."""
         return len(self.targets)
 
+    def metric_names(self) -> tuple[str, ...]:
+        """What ``metrics`` gives, after the loss."""
+        return ("loss", "mse", "mae", "r2")
+
     def output_layer(self) -> tuple[str, str]:
         """The output layer in words, and why."""
         units = len(self.targets)

@@ -127,12 +127,12 @@ class Saver(Callback):
         self.extra = extra
         self.share = share
         self.due = time.perf_counter() + 1.0
-        self.saved_step = -1
+        self.saved = (-1, -1)  # the step, and the step of its last evaluation
         self.best_step = -1
 
     def on_start(self, trainer: Trainer) -> None:
         """A resumed run's step and best network are on disk already."""
-        self.saved_step = trainer.step if trainer.step else -1
+        self.saved = (trainer.step, trainer.evaluated_at) if trainer.step else (-1, -1)
         self.best_step = trainer.best.step if trainer.best else -1
 
     def on_step(self, trainer: Trainer, logs: dict[str, Tensor]) -> None:
@@ -149,7 +149,8 @@ class Saver(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Best first, then the step: a crash in between leaves a best that the replay finds again."""
-        if trainer.step == self.saved_step:
+        now = (trainer.step, trainer.evaluated_at)
+        if now == self.saved:
             return
         trainer.check_finite()
         started = time.perf_counter()
@@ -158,6 +159,6 @@ class Saver(Callback):
             self.checkpoints.save_best(trainer.best.step, trainer.best.state() | self.extra)
             self.best_step = trainer.best.step
         self.checkpoints.save(trainer.step, trainer.state_dict() | self.extra)
-        self.saved_step = trainer.step
-        now = time.perf_counter()
-        self.due = now + min(self.LONGEST, max(1.0, (now - started) / self.share))
+        self.saved = now
+        ended = time.perf_counter()
+        self.due = ended + min(self.LONGEST, max(1.0, (ended - started) / self.share))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,15 +48,15 @@ class Settings:
     detect_anomaly: bool
 
     def __post_init__(self) -> None:
-        self._at_least("epochs", 0, exclusive=True, auto=True)
-        self._at_least("steps", 1, whole=True)
+        self._at_least("epochs", 0, exclusive=True, auto=True, null=True)
+        self._at_least("steps", 1, whole=True, null=True)
         self._at_least("batch_size", 1, auto=True, whole=True)
         self._at_least("accumulate", 1, whole=True)
-        self._at_least("clip_norm", 0, exclusive=True)
-        self._at_least("clip_value", 0, exclusive=True)
+        self._at_least("clip_norm", 0, exclusive=True, null=True)
+        self._at_least("clip_value", 0, exclusive=True, null=True)
         self._at_least("evaluate_every", 0, exclusive=True, auto=True)
-        self._at_least("evaluate_steps", 1, whole=True)
-        self._at_least("early_stop", 1, whole=True)
+        self._at_least("evaluate_steps", 1, whole=True, null=True)
+        self._at_least("early_stop", 1, whole=True, null=True)
         self._at_least("checkpoint_every", 1, auto=True, whole=True)
         self._at_least("threads", 1, auto=True, whole=True)
         self._at_least("workers", 0, auto=True, whole=True)
@@ -64,15 +65,28 @@ class Settings:
             raise ConfigError(f"trainer.ema={self.ema}: takes a decay from 0 (off) to below 1, such as 0.999")
         if self.epochs is None and self.steps is None and self.budget is None:
             raise ConfigError("the run has no end: set trainer.epochs, trainer.steps or trainer.budget=5m")
+        if self.seed >= 2**63:
+            raise ConfigError(f"trainer.seed={self.seed}: takes a whole number below 2**63")
+        if self.deterministic not in ("auto", True, False):
+            raise ConfigError(f"trainer.deterministic={self.deterministic}: takes true, false or auto")
+        if not isinstance(self.limit, dict):
+            raise ConfigError(f"trainer.limit={self.limit}: holds the keys train, val, test; set one of them")
         for part, value in self.limit.items():
-            if value is not None and not (_is_number(value) and value > 0):
-                raise ConfigError(f"trainer.limit.{part}={value}: takes a share up to 1 or a number of examples")
+            if value is not None and not (_is_number(value) and value > 0 and (value <= 1 or value == int(value))):
+                raise ConfigError(f"trainer.limit.{part}={value}: takes a share up to 1, or a whole number of examples")
 
     def _at_least(
-        self, key: str, low: float, *, exclusive: bool = False, auto: bool = False, whole: bool = False
+        self,
+        key: str,
+        low: float,
+        *,
+        exclusive: bool = False,
+        auto: bool = False,
+        whole: bool = False,
+        null: bool = False,
     ) -> None:
         value = getattr(self, key)
-        if value is None or (auto and value == "auto"):
+        if (null and value is None) or (auto and value == "auto"):
             return
         kind = "a whole number" if whole else "a number"
         fits = _is_number(value) and (value > low if exclusive else value >= low)
@@ -116,25 +130,27 @@ class Settings:
             limits.append(max(1, round(float(self.epochs) * steps_per_epoch)))
         return min(limits, default=None)
 
-    def goal(self, usual: Monitor) -> Monitor:
-        """The metric that chooses the best network."""
+    def goal(self, usual: Monitor, reported: Sequence[str]) -> Monitor:
+        """The metric that chooses the best network, among those the task reports."""
         if self.monitor == "auto":
             return usual
-        name = self.monitor.removeprefix("val/")
-        if name not in HIGHER_IS_BETTER:
-            hint = did_you_mean(name, [f"val/{metric}" for metric in HIGHER_IS_BETTER])
+        name = str(self.monitor).removeprefix("val/")
+        if name not in reported:
+            hint = did_you_mean(name, [f"val/{metric}" for metric in reported])
             raise ConfigError(f"trainer.monitor={self.monitor}: there is no such metric{hint}")
         return Monitor(name, HIGHER_IS_BETTER[name])
 
 
 def read_settings(node: dict[str, Any]) -> Settings:
     """The settings of a composed ``trainer`` group."""
-    values = dict(node) | {"budget": parse_budget(node["budget"])}
     known = Settings.__dataclass_fields__
-    for key in values:
+    for key in node:
         if key not in known:
-            raise ConfigError(f"trainer.{key}: there is no such setting{did_you_mean(key, known)}")
-    return Settings(**values)
+            raise ConfigError(f"trainer.{key}: there is no such setting{did_you_mean(str(key), known)}")
+    for key in known:
+        if key not in node:
+            raise ConfigError(f"trainer.{key} is missing from the configuration; leave it as it is, or set it to null")
+    return Settings(**dict(node) | {"budget": parse_budget(node["budget"])})
 
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -144,9 +160,11 @@ def parse_budget(text: Any) -> float | None:
     """Seconds of ``90``, ``90s``, ``5m``, ``1h30m``; None stays None."""
     if text is None:
         return None
-    pieces = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(text))
-    seconds = sum(float(number) * UNITS[unit or "s"] for number, unit in pieces)
-    if not re.fullmatch(r"(\s*\d+(\.\d+)?\s*[smhd]?)+\s*", str(text)) or not 0 < seconds < math.inf:
+    number = r"\d{1,9}(?:\.\d{1,9})?"
+    known = re.fullmatch(rf"{number}|(?:{number}\s*[smhd]\s*)+", str(text).strip())
+    pieces = re.findall(rf"({number})\s*([smhd]?)", str(text)) if known else []
+    seconds = sum(float(count) * UNITS[unit or "s"] for count, unit in pieces)
+    if isinstance(text, bool) or seconds <= 0:
         raise ConfigError(f"trainer.budget={text}: takes a time such as 90s, 5m or 1h30m")
     return seconds
 

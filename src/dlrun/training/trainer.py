@@ -75,7 +75,7 @@ class Trainer:
         self.evaluated_at = -1
         self.evaluations_without_progress = 0
         self.timings: dict[str, float] = {}
-        self._seconds_before = 0.0
+        self._seconds_before, self._step_before = 0.0, 0  # of the run's earlier processes
         self._started = self._window_started = time.perf_counter()
 
     def fit(self) -> str:
@@ -98,7 +98,7 @@ class Trainer:
         return reason
 
     def _train(self) -> str:
-        reason = self.evaluate() if self._evaluation_due() else self._stop_reason()
+        reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
         if reason:
             return reason
         self.model.train()
@@ -128,7 +128,7 @@ class Trainer:
         self.check_finite()
         now = time.perf_counter()
         means = {f"train/{name}": sum(values) / len(values) for name, values in self._window_values().items()}
-        seen = self._examples(self.step) - self._examples(self.step - len(self.window))
+        seen = self._examples(self.step) - self._examples(max(self.step - len(self.window), self._step_before))
         row = means | {
             "rate": self.updater.rate,
             "gradient_norm": float(self.updater.gradient_norm()),
@@ -140,7 +140,7 @@ class Trainer:
         self._window_started = time.perf_counter()
 
     def evaluate(self) -> str | None:
-        """Evaluate the validation part, keep the best network; a reason to stop, if that gave one."""
+        """Evaluate the validation part and keep the best network; "interrupted" when a signal broke it off."""
         if self.window:
             self.log()  # the training loss beside the validation's is that of the steps just done
         self.evaluated_at = self.step
@@ -160,8 +160,7 @@ class Trainer:
         self.latest = self.latest | {f"val/{name}": value for name, value in evaluation.metrics.items()}
         self._tell("on_evaluation", evaluation)
         self._window_started += time.perf_counter() - started  # the rate of training is not that of evaluating
-        patience = self.plan.early_stop
-        return "early stop" if patience and self.evaluations_without_progress >= patience else None
+        return None
 
     def _compare(self, evaluation: Evaluation) -> None:
         """Remember the network when it is the best so far; among equals the one with the lower loss.
@@ -173,7 +172,8 @@ class Trainer:
         value = evaluation.metrics[self.goal.metric]
         if self.step > 0:
             self.schedule.observe(-value if self.goal.higher_is_better else value)
-        if self.best is None or self.best.beaten_by(value, evaluation.metrics["loss"], self.goal):
+        better = self.best is None or self.best.beaten_by(value, evaluation.metrics["loss"], self.goal)
+        if better and not math.isnan(value):
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = Best(self.step, value, evaluation.metrics, weights)
             self.evaluations_without_progress = 0
@@ -209,6 +209,8 @@ class Trainer:
             return "interrupted"
         if self.plan.total_steps is not None and self.step >= self.plan.total_steps:
             return "finished"
+        if self.plan.early_stop is not None and self.evaluations_without_progress >= self.plan.early_stop:
+            return "early stop"
         if self.plan.budget is not None and self.seconds >= self.plan.budget:
             return "budget"
         return None
@@ -271,7 +273,8 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         device = self.updater.parameters[0].device
         self.window = [{name: value.to(device) for name, value in logs.items()} for logs in state["window"]]
-        self.step, self._seconds_before, self.latest = state["step"], state["seconds"], state["latest"]
+        self.step = self._step_before = state["step"]
+        self._seconds_before, self.latest = state["seconds"], state["latest"]
         self.evaluated_at = state["evaluated_at"]
         self.evaluations_without_progress = state["evaluations_without_progress"]
         if state["best"] is not None and best_weights is not None:

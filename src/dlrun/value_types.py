@@ -1,0 +1,51 @@
+"""Whether an override has the type of the value it replaces. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlrun.errors import ConfigError
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def check_type(key: str, value: Any, default: Any) -> None:
+    """Refuse ``value`` for ``key`` when the default shows that it must be of another type.
+
+    A default of null or ``auto`` says nothing, and null may replace anything.
+    """
+    from omegaconf import DictConfig, ListConfig
+
+    if isinstance(value, str) and "${" in value:
+        return
+    if value is None or default is None or default == "auto":
+        return
+    quoted = _plain(value)
+    if isinstance(default, DictConfig):
+        if not isinstance(value, dict):
+            names = ", ".join(str(name) for name in default)
+            raise ConfigError(f"{key}={quoted}: '{key}' holds the keys {names}; set one of them ({key}.NAME=...)")
+    elif isinstance(default, ListConfig):
+        if not isinstance(value, list):
+            raise ConfigError(f"{key}={quoted}: takes a list, written '{key}=[{quoted}]'")
+        for item in value:
+            if len(default) and not isinstance(default[0], (DictConfig, ListConfig)):
+                check_type(key, item, default[0])
+    elif not _fits(value, type(default)):
+        raise ConfigError(f"{key}={quoted}: takes {KINDS.get(type(default), type(default).__name__)}, not '{quoted}'")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is str:
+        return not isinstance(value, (list, dict))
+    return isinstance(value, kind)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(_plain(item) for item in value) + "]"
+    return str(value)
