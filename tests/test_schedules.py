@@ -49,6 +49,11 @@ def test_step_is_torchs() -> None:
     assert factors(schedules.Step(every=3, gamma=0.1))[::PER_EPOCH] == close(expected)
 
 
+def test_step_at_given_places_is_torchs() -> None:
+    expected = torchs(lambda o: lr_scheduler.MultiStepLR(o, [2, 5], gamma=0.1), EPOCHS)
+    assert factors(schedules.Step(at=[2, 5], gamma=0.1))[::PER_EPOCH] == close(expected)
+
+
 def test_step_by_share_of_the_run() -> None:
     values = factors(schedules.Step(every=0.5, gamma=0.1))
     assert set(values[: TOTAL // 2]) == {1.0}

@@ -103,24 +103,29 @@ class Constant(Stateless):
 
 
 class Step(Stateless):
-    """Multiply by ``gamma`` every so often; torch's StepLR.
+    """Multiply by ``gamma`` every so often (torch's StepLR), or at given places (MultiStepLR).
 
     Args:
         every: share of the run if below 1, else epochs.
         gamma: the factor of one drop.
+        at: places of the drops, in the same units, instead of ``every``.
         warmup: share of the run if below 1, else steps.
     """
 
-    def __init__(self, every: float = 0.3, gamma: float = 0.1, warmup: float = 0.0) -> None:
+    def __init__(
+        self, every: float = 0.3, gamma: float = 0.1, at: list[float] | None = None, warmup: float = 0.0
+    ) -> None:
         self.every = positive("every", every, 0.3)
         self.gamma = positive("gamma", gamma, 0.1)
+        self.at = [positive("at", place, 0.5) for place in at or []]
         self.warmup = share_or_steps(warmup)
 
     def factor(self, step: int, total: int, steps_per_epoch: int) -> float:
         """gamma^(number of drops so far)."""
         ramp, step, total = after_warmup(step, total, self.warmup)
-        length = self.every * (total if self.every < 1 else steps_per_epoch)
-        return ramp * float(self.gamma ** math.floor(step / max(1.0, length)))
+        every, *at = (place * (total if place < 1 else steps_per_epoch) for place in (self.every, *self.at))
+        drops = sum(step >= place for place in at) if at else math.floor(step / max(1.0, every))
+        return ramp * float(self.gamma**drops)
 
 
 class Exponential(Stateless):

@@ -108,7 +108,7 @@ class Trainer:
             self.step += 1
             self.average.update()
             self.window.append(logs)
-            if self.step % self.plan.log_every == 0:
+            if len(self.window) >= self.plan.log_every:
                 self.log()
             reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
             for callback in self.callbacks:
@@ -141,8 +141,9 @@ class Trainer:
 
     def evaluate(self) -> str | None:
         """Evaluate the validation part and keep the best network; "interrupted" when a signal broke it off."""
-        if self.window:
-            self.log()  # the training loss beside the validation's is that of the steps just done
+        # The training loss beside the validation's is that of the steps just done, unless they are too few to tell.
+        if 2 * len(self.window) >= self.plan.log_every or (self.window and "train/loss" not in self.latest):
+            self.log()
         self.evaluated_at = self.step
         if self.val is None:
             return None
