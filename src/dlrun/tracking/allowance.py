@@ -29,6 +29,11 @@ class Allowance:
         """Whether one more use fits into the share of the time elapsed so far."""
         return self.spent + self._last_cost <= self.share * (self._clock() - self._start)
 
+    def begin(self) -> None:
+        """Count from now on: what was spent so far is forgiven, but what a use costs stays known."""
+        self.spent = 0.0
+        self._start = self._clock()
+
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Count the time of the ``with`` block as spent, also when it raises."""

@@ -85,7 +85,8 @@ class TensorBoard(Callback):
             experiment, start, self._session_end = session(self.hyperparameters, self.metric_names)
             for summary in (experiment, start, text("config", self._config())) if first else ():
                 self._add(summary, 0)
-        self._histograms(trainer)
+        with self.histogram_time.spending():
+            self._histograms(trainer)
         with self._trying("pictures"):
             event_file.picture("", blank(1, 1)[0])  # loads Pillow, slow once and not the first picture's own cost
             self._gallery = gallery.Gallery(trainer)
@@ -94,6 +95,12 @@ class TensorBoard(Callback):
                 graph, metadata = trace(trainer.model, self._gallery.inputs)
                 with self._storing():
                     self._file.add_graph(graph, metadata)
+        if first and self._gallery is not None:
+            with self.picture_time.spending():
+                self._draw(self._gallery.drawings(), trainer.step, keep=False)
+        # The pictures of the untrained network belong to the start; the share is that of the training's own time.
+        self.histogram_time.begin()
+        self.picture_time.begin()
 
     def on_log(self, trainer: Trainer, row: dict[str, float]) -> None:
         """One event with all numbers of the row; histograms when their time has come."""

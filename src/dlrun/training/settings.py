@@ -14,7 +14,7 @@ from dlrun.training.plan import Plan
 
 FEWEST_STEPS = 3000
 FEWEST_EPOCHS = 20
-MOST_EVALUATIONS = 100
+MOST_EVALUATIONS = 30
 USUAL_BATCH = 64
 
 

@@ -125,9 +125,10 @@ class Trainer:
 
     def log(self) -> None:
         """Read the window from the device, once, and hand the row to the callbacks."""
-        self.check_finite()
+        logs = self._window_values()
+        self._check_losses(logs)
         now = time.perf_counter()
-        means = {f"train/{name}": sum(values) / len(values) for name, values in self._window_values().items()}
+        means = {f"train/{name}": sum(values) / len(values) for name, values in logs.items()}
         seen = self._examples(self.step) - self._examples(max(self.step - len(self.window), self._step_before))
         row = means | {
             "rate": self.updater.rate,
@@ -183,18 +184,19 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Raise DivergedError when a loss since the last row, or a weight, is NaN or infinite."""
-        if not self.updater.scaler.is_enabled():  # a scaled run skips the steps that overflow
-            first = self.step - len(self.window) + 1
-            for name, values in self._window_values().items():
-                for i, value in enumerate(values):
-                    if not abs(value) < float("inf"):
-                        raise DivergedError(f"train/{name} became {value} at step {first + i}; {REMEDY}")
+        self._check_losses(self._window_values())
         norms = torch._foreach_norm([p.detach() for p in self.updater.parameters])
         if not bool(torch.stack(norms).isfinite().all()):
-            names = [n for n, p in self.model.named_parameters() if not bool(p.isfinite().all())]
-            raise DivergedError(
-                f"the weights {', '.join(names[:3])} became NaN or infinite by step {self.step}; {REMEDY}"
-            )
+            names = ", ".join([n for n, p in self.model.named_parameters() if not bool(p.isfinite().all())][:3])
+            raise DivergedError(f"the weights {names} became NaN or infinite by step {self.step}; {REMEDY}")
+
+    def _check_losses(self, logs: dict[str, list[float]]) -> None:
+        if self.updater.scaler.is_enabled():
+            return  # a scaled run skips the steps that overflow
+        for name, values in logs.items():
+            for step, value in enumerate(values, self.step - len(values) + 1):
+                if not math.isfinite(value):
+                    raise DivergedError(f"train/{name} became {value} at step {step}; {REMEDY}")
 
     def _window_values(self) -> dict[str, list[float]]:
         if not self.window:
