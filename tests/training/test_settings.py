@@ -66,7 +66,7 @@ def test_the_steps_between_evaluations(changed: dict[str, Any], steps_per_epoch:
 def test_auto_evaluates_at_most_thirty_times(steps_per_epoch: int) -> None:
     plan = settings().plan(steps_per_epoch, 50)
     assert plan.total_steps is not None
-    assert plan.total_steps / plan.evaluate_every <= 100
+    assert plan.total_steps / plan.evaluate_every <= 30
     assert plan.evaluate_every % steps_per_epoch == 0
 
 
