@@ -125,6 +125,23 @@ def _stopped_at(root: Path, step: int, settings: list[str]) -> Path:
     return outcome.path
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_a_network_learns_on_the_gpu_and_goes_on_after_a_stop(tmp_path: Path, precision: str) -> None:
+    settings = [
+        f"precision={precision}",
+        "model=cnn",
+        "model.hidden=[32]",
+        "model.channels=[8,16]",
+        "trainer.device=cuda",
+    ]
+    settings += ["trainer.deterministic=true", "trainer.steps=300", "trainer.checkpoint_every=10"]
+    whole = train_short(tmp_path, *settings)
+    assert whole.metrics["test/accuracy"] > 0.9
+    outcome = resume(_stopped_at(tmp_path, 100, settings), overrides=[], reporter=Quiet())
+    assert outcome.metrics == whole.metrics
+
+
 def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:
     done = train_short(tmp_path)
     before = weights_hash(done.path)

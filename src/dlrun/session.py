@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -109,6 +110,8 @@ def prepare_process(experiment: Experiment) -> None:
     if settings.threads != "auto":
         torch.set_num_threads(int(settings.threads))
     exact = experiment.device.type == "cpu" if settings.deterministic == "auto" else bool(settings.deterministic)
+    if exact and experiment.device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     torch.use_deterministic_algorithms(exact)
     # Filling fresh memory costs time and only makes bugs of kernels repeatable.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -162,8 +165,6 @@ PARTS = ("train", "val", "test")
 
 
 def _workers(wanted: int | str) -> int:
-    import os
-
     return min(8, os.cpu_count() or 1) if wanted == "auto" else int(wanted)
 
 
