@@ -19,7 +19,7 @@ FLOORS = (
     {"models", "losses", "metrics", "optimizers", "schedules"},
     {"data", "tasks"},
     {"algorithms", "training", "engines", "tracking"},
-    {"allowlist", "binding", "build", "config", "run", "session", "sweeps", "trained"},
+    {"allowlist", "binding", "build", "config", "explain", "resume", "run", "session", "sweeps", "trained"},
     {"cli", "console", "__main__"},
 )
 

@@ -89,7 +89,7 @@ def test_a_mistake_has_one_sentence(overrides: list[str], words: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "optimizer.lr=1", "optimizer.lr=1e-3", "optimizer.lr=null", "trainer.epochs=3", "trainer.epochs=0.5",
+        "optimizer.lr=1", "optimizer.lr=1e-3", "trainer.epochs=3", "trainer.epochs=0.5",
         "trainer.steps=5", "model.hidden=[]", "model.hidden=[1,2]", "+trainer.more=1", "++trainer.more=1",
         "++optimizer.lr=2", "optimizer.lr=${trainer.seed}", "~debug", "trainer.limit.val=0.5",
     ],
@@ -271,7 +271,7 @@ def test_a_change_that_may_not_be(override: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("value", "default"),
     [
-        (1, 2), (1, 2.0), (1.5, 2.0), (True, False), ("x", "y"), (5, "y"), (None, 3), (3, None), ("x", "auto"),
+        (1, 2), (1, 2.0), (1.5, 2.0), (True, False), ("x", "y"), (5, "y"), (None, None), (3, None), ("x", "auto"),
         (3, "auto"), ("${trainer.seed}", 3), ([1, 2], OmegaConf.create([3])), ([], OmegaConf.create([3])),
         (["x"], OmegaConf.create([])), ({"a": 1}, OmegaConf.create({"a": 2})),
     ],

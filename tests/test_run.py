@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dlrun.errors import ConfigError, DataError, DivergedError
-from dlrun.run import resume
+from dlrun.resume import resume
 from dlrun.trained import evaluate, predict
 from dlrun.training.checkpoint import Checkpoints, read
 from quiet import Quiet, train_short
@@ -159,6 +159,44 @@ def test_a_finished_run_can_be_made_longer_but_not_another_experiment(tmp_path: 
     assert weights_hash(longer.path) == weights_hash(train_short(tmp_path, "trainer.steps=60").path)
     with pytest.raises(ConfigError, match=r"optimizer\.lr cannot change"):
         resume(done.path, overrides=["optimizer.lr=1"], reporter=Quiet())
+
+
+def test_a_refused_resume_leaves_the_run_as_it_is(tmp_path: Path) -> None:
+    done = train_short(tmp_path)
+    before = (done.path / "run.json").read_text()
+    with pytest.raises(ConfigError, match=r"optimizer\.lr cannot change"):
+        resume(done.path, overrides=["optimizer.lr=1"], reporter=Quiet())
+    config = done.path / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.5"))
+    with pytest.raises(ConfigError, match=r"optimizer\.lr 0\.5, but the run was trained with 0\.001"):
+        resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+    config.write_text(config.read_text().replace("lr: 0.5", "lr: 0.001").replace("- 16", "- 17"))
+    with pytest.raises(ConfigError, match=r"model\.hidden"):
+        resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+    assert (done.path / "run.json").read_text() == before
+    config.write_text(config.read_text().replace("- 17", "- 16"))
+    assert resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet()).status == "done", "and the lock is free"
+
+
+def test_a_best_checkpoint_newer_than_the_state_is_not_taken_for_the_state_s_own(tmp_path: Path) -> None:
+    settings = ["trainer.steps=60", "trainer.checkpoint_every=20", "trainer.evaluate_steps=10"]
+    whole = train_short(tmp_path, *settings)
+    (whole.path / "checkpoints" / "step-00000060.ckpt").unlink()
+    reporter = Quiet()
+    shorter = resume(whole.path, overrides=["trainer.steps=40"], reporter=reporter)
+    assert any("the last one is tested" in warning for warning in reporter.warnings)
+    afresh = train_short(tmp_path, *settings, "trainer.steps=40")
+    assert weights_hash(shorter.path) == weights_hash(afresh.path)
+    (afresh.path / "checkpoints" / "best.ckpt").unlink()
+    assert "val/accuracy" not in shorter.metrics
+    assert shorter.metrics["test/loss"] == evaluate(afresh.path, reporter=Quiet())["test/loss"]
+
+
+@pytest.mark.parametrize("overrides", [["trainer.batch_size=431"], ["trainer.accumulate=64"]])
+def test_a_last_batch_of_one_joins_the_one_before(tmp_path: Path, overrides: list[str]) -> None:
+    """1,294 training examples leave one after three batches of 431; batch normalisation cannot train on it."""
+    outcome = train_short(tmp_path, "model.batch_norm=true", "trainer.steps=6", *overrides)
+    assert outcome.status == "done"
 
 
 def test_resume_falls_back_when_the_newest_checkpoint_is_damaged(tmp_path: Path) -> None:

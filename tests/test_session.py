@@ -166,7 +166,7 @@ def test_a_secret_of_the_environment_reaches_no_file_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("API_TOKEN", CANARY)
-    overrides = ["+tracking.token=${oc.env:API_TOKEN}", "+note=${oc.env:API_TOKEN}"]
+    overrides = ["+tracking.token=${oc.env:API_TOKEN}", "+tracking.again=${oc.env:API_TOKEN}"]
     outcome = train_short(tmp_path, *overrides, "trainer.steps=4", "trainer.checkpoint_every=2")
     assert "${oc.env:API_TOKEN}" in (outcome.path / "config.yaml").read_text()
     assert json.loads((outcome.path / "run.json").read_text())["status"] == "done"

@@ -63,11 +63,23 @@ def locate(target: str, key: str, trusted: Sequence[str] = ()) -> Callable[..., 
     if library is not None:
         return library
     package = target.partition(".")[0]
-    if "." in target and package in trusted and package not in ("dlrun", "torch", "torchvision"):
+    if "." in target and package in trusted and trustworthy(package):
         return _own_package(target, key)
+    hint = f"; if it is your own code, trust it on the command line: trust=[{package}]"
     raise RefusedError(
         f"{key}._target_={target} is not on dlrun's list (torch.nn, torch.optim, torchvision.models and dlrun's own "
-        f"classes); if it is your own code, trust it on the command line: trust=[{package}]"
+        f"classes){hint if trustworthy(package) else ''}"
+    )
+
+
+def trustworthy(package: str) -> bool:
+    """Whether a package may be trusted at all: never Python's own library, nor what dlrun stands on."""
+    return package not in sys.stdlib_module_names and package not in (
+        "builtins",
+        "dlrun",
+        "torch",
+        "torchvision",
+        "numpy",
     )
 
 

@@ -58,7 +58,7 @@ def bound(
     supplied = {n: v for n, v in (runtime or {}).items() if n in names}
     settable = [n for n in names if n not in supplied and n not in ("params", "self")]
     for name, value in arguments.items():
-        if not isinstance(name, str) or (name not in names and not anything):
+        if not isinstance(name, str) or name == "params" or (name not in names and not anything):
             raise ConfigError(f"{key}.{name}: {name_of(target)} takes no '{name}'{did_you_mean(str(name), settable)}")
         _check_annotation(f"{key}.{name}", value, _annotations(target).get(name))
     for name in settable:

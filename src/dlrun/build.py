@@ -21,7 +21,8 @@ from dlrun.binding import Node, bound, make
 from dlrun.data import Data
 from dlrun.data.facts import Facts
 from dlrun.engines import Engine
-from dlrun.errors import ConfigError, DlrunError
+from dlrun.errors import ConfigError, DlrunError, did_you_mean
+from dlrun.explain import explain
 from dlrun.schedules import Schedule
 from dlrun.tasks import Loss, Task
 from dlrun.training.device import choose_device
@@ -102,7 +103,8 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
     _check_network(node, facts, task, trusted)
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
     goal = settings.goal(task.monitor, task.metric_names())
-    choices = _choices(node, facts, task, loss, device, goal.metric, batch_size)
+    _check_held_out(node, settings, facts)
+    choices = explain(node, facts, task, loss, device, goal.metric, batch_size)
     return Experiment(
         config, node, trusted, settings, facts, data, loss, task, schedule, precision, engine, device, batch_size,
         full_batch, choices,
@@ -121,6 +123,10 @@ def resolved(config: DictConfig, groups: Sequence[str]) -> Node:
     Raises:
         ConfigError: a group is missing, or a value cannot be looked up.
     """
+    written = OmegaConf.to_yaml(config)
+    for key in [str(name) for name in config]:
+        if key not in GROUPS and f"${{{key}" not in written:
+            raise ConfigError(f"{key}: there is no such group, and nothing refers to it{did_you_mean(key, GROUPS)}")
     node: Node = {}
     for group in groups:
         if not isinstance(config.get(group), DictConfig):
@@ -234,6 +240,20 @@ def _check_network(node: Node, facts: Facts, task: Task, trusted: Sequence[str])
         ) from error
 
 
+def _check_held_out(node: Node, settings: Settings, facts: Facts) -> None:
+    """Refuse what looks at the validation part when nothing is held out."""
+    if facts.sizes.get("val"):
+        return
+    wishes = {
+        "trainer.early_stop": settings.early_stop is not None,
+        "trainer.monitor": settings.monitor != "auto",
+        "schedule=plateau": node["choices"].get("schedule") == "plateau",
+    }
+    for name, wished in wishes.items():
+        if wished:
+            raise ConfigError(f"{name} needs a validation part, but nothing is held out; set data.val=0.1")
+
+
 def _check_tracking(node: Node) -> None:
     for key in ("every", "share", "tensorboard"):
         if key not in node:
@@ -243,34 +263,6 @@ def _check_tracking(node: Node) -> None:
         raise ConfigError(f"tracking.every={every}: takes a whole number of steps of at least 1")
     if not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise ConfigError(f"tracking.share={share}: takes a share of the time from 0 to 1")
-
-
-def _choices(
-    node: Node, facts: Facts, task: Task, loss: Loss, device: torch.device, monitored: str, batch_size: int
-) -> list[tuple[str, str, str]]:
-    """What was chosen and why, in the order a reader thinks."""
-    picked = node["choices"]
-    shape = "x".join(map(str, facts.input_shape))
-    sizes = ", ".join(f"{n:,} {part}" for part, n in facts.sizes.items())
-    output, reason = task.output_layer()
-    return [
-        ("data", facts.name, f"{sizes}; inputs {shape}"),
-        ("task", task.name, "from the data" if picked.get("task") == "auto" else "as asked"),
-        ("model", str(picked.get("model")), node["model"]["_target_"]),
-        ("output layer", output, reason),
-        ("activation", str(picked.get("activation")), "hidden layers"),
-        ("loss", type(loss).__name__, "from the task" if picked.get("loss") == "auto" else "as asked"),
-        ("optimizer", str(picked.get("optimizer")), _settings_of(node["optimizer"])),
-        ("schedule", str(picked.get("schedule")), _settings_of(node["schedule"])),
-        ("batch", f"{batch_size:,}", "as asked" if node["trainer"]["batch_size"] != "auto" else "auto"),
-        ("best by", f"val/{monitored}", "as asked" if node["trainer"]["monitor"] != "auto" else "from the task"),
-        ("precision", str(picked.get("precision")), f"engine {picked.get('engine')}"),
-        ("device", str(device), "as asked" if node["trainer"]["device"] != "auto" else "auto"),
-    ]
-
-
-def _settings_of(node: Node) -> str:
-    return ", ".join(f"{name} {value}" for name, value in node.items() if name != "_target_")
 
 
 def limited(examples: int, limit: float | None) -> int:

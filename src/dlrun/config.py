@@ -172,7 +172,7 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Override]
         try:
             parsed += parser.parse_overrides([text])
         except (HydraException, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0].removeprefix("LexerNoViableAltException: ")
             raise ConfigError(
                 f"cannot read '{text}' ({reason}); overrides look like model=cnn or optimizer.lr=0.01, "
                 "and words with spaces, commas or brackets need quotes: 'data.path=\"my file.csv\"'"

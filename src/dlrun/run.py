@@ -1,4 +1,4 @@
-"""The recipes: train, resume, evaluate, predict, describe. Each reads from top to bottom."""
+"""The recipes: train and describe, read from top to bottom. ``resume.py`` and ``trained.py`` have the others."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from dlrun.build import Experiment, build_model, check
-from dlrun.config import change, load_config
 from dlrun.data.facts import Facts
-from dlrun.errors import CheckpointError, DataError
 from dlrun.models.summary import Row, on_meta, summarize
-from dlrun.session import Session, config_text, open_session, recorded
+from dlrun.session import Session, config_text, open_session, record_start, recorded
 from dlrun.tasks import Evaluation
 from dlrun.tracking.provenance import git_diff, provenance, redact
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter
-from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.evaluation import EvaluationStopped
 from dlrun.training.evaluation import evaluate as evaluate_part
 from dlrun.training.signals import StopFlag, watch_signals
@@ -52,7 +48,7 @@ class Description:
 
 def describe(config: DictConfig, trusted: Sequence[str] = ()) -> Description:
     """Check a configuration and lay it out; reads no data that is known by name."""
-    return _describe(check(config, trusted))
+    return describe_experiment(check(config, trusted))
 
 
 def train(
@@ -73,95 +69,10 @@ def train(
             if diff:
                 run.write_text("git.diff", diff)
             run.write_record(**_origin(experiment, command), attempts=1)
-            reporter.experiment(_describe(experiment), run.path)
+            reporter.experiment(describe_experiment(experiment), run.path)
             session = open_session(experiment, run, reporter, stop)
+            record_start(session)
             return finish(session, session.trainer.fit(), reporter, stop)
-
-
-# What may change when a run goes on: its length, its logging, the machine's own settings.
-CHANGEABLE = (
-    "trainer.epochs", "trainer.steps", "trainer.budget", "trainer.early_stop", "trainer.checkpoint_every",
-    "trainer.workers", "trainer.threads", "trainer.device", "tracking.",
-)  # fmt: skip
-
-
-def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Sequence[str] = ()) -> Outcome:
-    """Go on with a run in its own directory, from its newest good checkpoint, to the bits it would have had.
-
-    Raises:
-        ConfigError: an override that would make it another experiment.
-        CheckpointError: there are checkpoints, but none is good.
-        DataError: the data is not what it was.
-        LockedError: another process works on the run.
-    """
-    with watch_signals() as stop:
-        run = RunDirectory.open(path)
-        run.lock()
-        record = run.record()
-        if record.get("status") == "done" and not overrides:
-            run.unlock()
-            reporter.note(
-                f"{path} is finished: nothing to resume (a longer run: dlrun resume {path} trainer.epochs=...)"
-            )
-            return Outcome(path, "done", _final_metrics(record), 0)
-        with recorded(run):
-            config = change(load_config(run.config), overrides, CHANGEABLE)
-            experiment = check(config, trusted)
-            state = _newest_state(run, reporter)
-            run.write_text("config.yaml", config_text(experiment))
-            run.write_record(status="running", attempts=int(record.get("attempts", 1)) + 1, error=None, exit_code=None)
-            reporter.experiment(_describe(experiment), run.path)
-            _warn_of_changes(record, reporter)
-            session = open_session(experiment, run, reporter, stop, resumed_from=state["step"] if state else 0)
-            if state is not None:
-                _take_up(session, state, reporter)
-            session.history.truncate(session.trainer.step if state else -1)
-            return finish(session, session.trainer.fit(), reporter, stop)
-
-
-def _newest_state(run: RunDirectory, reporter: Reporter) -> dict[str, Any] | None:
-    checkpoints = Checkpoints(run.checkpoints)
-    checkpoints.sweep_temporaries()
-    found = checkpoints.newest()
-    if found is None:
-        reporter.note("there is no checkpoint yet: the run starts again from step 0")
-        return None
-    state, path, rejected = found
-    for sentence in rejected:
-        reporter.warn(sentence)
-    reporter.note(f"going on from step {state['step']:,} ({path.name})")
-    return state
-
-
-def _take_up(session: Session, state: dict[str, Any], reporter: Reporter) -> None:
-    """Load the state into everything that was just built."""
-    if state["fingerprint"] != session.splits.fingerprint:
-        name = session.splits.facts.name
-        raise DataError(
-            f"the data '{name}' is not what this run was trained on (its fingerprint differs); "
-            f"put the old files back, or start anew: dlrun train data={name}"
-        )
-    weights: dict[str, Tensor] | None = None
-    try:
-        best = session.checkpoints.best()
-        weights = None if best is None else best["model"]
-    except CheckpointError as error:
-        reporter.warn(f"{error}; the best network is chosen anew from here on")
-    session.trainer.load_state_dict(state, weights)
-
-
-def _warn_of_changes(record: dict[str, Any], reporter: Reporter) -> None:
-    """Bits are promised for the same torch, machine and thread count; say so when one of them changed."""
-    now = provenance()
-    for name in ("versions", "machine", "threads"):
-        before, after = record.get(name) or {}, now[name]
-        changed = [f"{k}: {before[k]} -> {after[k]}" for k in after if k in before and before[k] != after[k]]
-        if changed:
-            reporter.warn(f"since the run began, {name} changed ({', '.join(changed)}): the bits may differ")
-
-
-def _final_metrics(record: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in (record.get("metrics") or {}).items()}
 
 
 def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) -> Outcome:
@@ -169,6 +80,9 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
     trainer, run = session.trainer, session.run
     if reason == "interrupted":
         return _interrupted(session, stop, reporter)
+    if trainer.best is not None and trainer.best.model is None:
+        reporter.warn(f"the best network, of step {trainer.best.step:,}, was replaced on disk: the last one is tested")
+        trainer.best = None
     best = trainer.best
     tested = _test(session, stop)
     if stop:
@@ -176,10 +90,9 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
     metrics = {name: value for name, value in trainer.latest.items() if name.startswith("train/")}
     if best is not None:
         metrics |= {f"val/{name}": value for name, value in best.metrics.items()}
-    baseline: dict[str, float] = {}
     if tested is not None:
         metrics |= {f"test/{name}": value for name, value in tested.metrics.items()}
-        baseline = tested.baseline
+        metrics |= {f"baseline/{name}": value for name, value in tested.baseline.items()}
     if session.board is not None:
         session.board.finish(metrics, trainer.step)
     session.history.sync()
@@ -187,20 +100,29 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
         status="done",
         exit_code=0,
         ended_by=reason,
-        metrics=metrics | {f"baseline/{name}": value for name, value in baseline.items()},
+        metrics=metrics,
         best=None if best is None else {"step": best.step, "metric": f"val/{trainer.goal.metric}", "value": best.value},
         **_progress(session),
     )
-    title = "Test of the best network" if tested is not None else "Result"
+    _close(session, reason, metrics, reporter)
+    return Outcome(run.path, "done", metrics, 0)
+
+
+def _close(session: Session, reason: str, metrics: dict[str, float], reporter: Reporter) -> None:
+    """The closing table: the best network's metrics beside the naive baseline's, then the facts of the run."""
+    trainer, best = session.trainer, session.trainer.best
+    baseline = {f"test/{k.removeprefix('baseline/')}": v for k, v in metrics.items() if k.startswith("baseline/")}
+    shown = {name: value for name, value in metrics.items() if name.startswith(("val/", "test/"))}
     facts = {
         "ended by": {"finished": "the planned length"}.get(reason, reason),
         "steps": f"{trainer.step:,}",
         "epochs": f"{trainer.epoch:.4g}",
         "best at step": "-" if best is None else f"{best.step:,}",
+        "last training loss": f"{metrics['train/loss']:.4g}" if "train/loss" in metrics else "-",
         "training seconds": f"{trainer.seconds:.1f}",
     }
-    reporter.closing(title, metrics, {f"test/{k}": v for k, v in baseline.items()}, run.path, facts)
-    return Outcome(run.path, "done", metrics, 0)
+    title = "The best network" if best is not None else "The last network"
+    reporter.closing(title, shown, baseline, session.run.path, facts)
 
 
 def _test(session: Session, stop: StopFlag) -> Evaluation | None:
@@ -208,11 +130,11 @@ def _test(session: Session, stop: StopFlag) -> Evaluation | None:
     trainer = session.trainer
     if session.test is None:
         return None
-    if trainer.best is not None:
+    step, weights = trainer.step, trainer.average.applied()
+    if trainer.best is not None and trainer.best.model is not None:
         trainer.model.load_state_dict(trainer.best.model)
-    step = trainer.best.step if trainer.best is not None else trainer.step
+        step, weights = trainer.best.step, nullcontext()
     epoch = step / len(trainer.train)
-    weights = nullcontext() if trainer.best is not None else trainer.average.applied()
     try:
         with weights:
             tested = evaluate_part(
@@ -246,7 +168,8 @@ def _progress(session: Session) -> dict[str, Any]:
     }
 
 
-def _describe(experiment: Experiment) -> Description:
+def describe_experiment(experiment: Experiment) -> Description:
+    """What was chosen and why, and every layer of the network."""
     with torch.device("meta"):
         model = build_model(experiment.node, experiment.facts, experiment.task.out_features(), experiment.trusted)
     layers = summarize(on_meta(model), experiment.facts.input_shape)

@@ -40,6 +40,7 @@ class Session:
     checkpoints: Checkpoints
     board: TensorBoard | None
     test: Batches | None
+    load_seconds: float
 
 
 def open_session(
@@ -76,9 +77,8 @@ def open_session(
         stop=stop,
         callbacks=watching if board is None else [board, *watching],
     )
-    session = Session(experiment, run, splits, trainer, history, checkpoints, board, test)
-    _record_start(session, time.perf_counter() - started)
-    return session
+    loaded = time.perf_counter() - started
+    return Session(experiment, run, splits, trainer, history, checkpoints, board, test, loaded)
 
 
 def _saver(experiment: Experiment, splits: Splits, checkpoints: Checkpoints, history: History) -> Saver:
@@ -89,18 +89,20 @@ def _saver(experiment: Experiment, splits: Splits, checkpoints: Checkpoints, his
         "task": experiment.task.state(),
         "preprocess": splits.preprocess.state(),
         "fingerprint": splits.fingerprint,
+        "hyperparameters": hyperparameters(experiment),
     }
     return Saver(checkpoints, history, None if every == "auto" else int(every), extra)
 
 
-def _record_start(session: Session, load_seconds: float) -> None:
+def record_start(session: Session) -> None:
+    """Write what is known of a run before its first step."""
     facts, trainer = session.splits.facts, session.trainer
     session.run.write_record(
         data={"name": facts.name, "fingerprint": session.splits.fingerprint, "sizes": facts.sizes},
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         total_steps=trainer.plan.total_steps,
         placement=trainer.train.placement,
-        load_seconds=load_seconds,
+        load_seconds=session.load_seconds,
     )
 
 

@@ -78,7 +78,8 @@ def restore(path: Path, trusted: Sequence[str] = ()) -> Trained:
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: the checkpoint does not fit the model: {str(error).splitlines()[0]}") from error
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"the checkpoint of {path} does not fit the model of its config.yaml: {why}") from error
     precision: Precision = make(node["precision"], "precision", {}, trusted)
     precision.prepare()
     return Trained(model.to(device), task, facts, restore_preprocess(state["preprocess"]), precision, device, state)

@@ -12,13 +12,13 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def check_type(key: str, value: Any, default: Any) -> None:
     """Refuse ``value`` for ``key`` when the default shows that it must be of another type.
 
-    A default of null or ``auto`` says nothing, and null may replace anything.
+    A default of null or ``auto`` says nothing.
     """
     from omegaconf import DictConfig, ListConfig
 
     if isinstance(value, str) and "${" in value:
         return
-    if value is None or default is None or default == "auto":
+    if default is None or default == "auto":
         return
     quoted = _plain(value)
     if isinstance(default, DictConfig):

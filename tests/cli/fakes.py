@@ -200,12 +200,19 @@ def list_runs(root):
 def modules():
     """Fake modules by the name under which the commands import them."""
     run = types.ModuleType("dlrun.run")
-    run.__dict__.update(train=train, resume=resume, describe=describe)
+    run.__dict__.update(train=train, describe=describe)
+    going_on = types.ModuleType("dlrun.resume")
+    going_on.__dict__.update(resume=resume)
     trained = types.ModuleType("dlrun.trained")
     trained.__dict__.update(evaluate=evaluate, predict=predict)
     directory = types.ModuleType("dlrun.tracking.run_directory")
     directory.__dict__.update(outputs_root=outputs_root, find_run=find_run, list_runs=list_runs)
-    return {"dlrun.run": run, "dlrun.trained": trained, "dlrun.tracking.run_directory": directory}
+    return {
+        "dlrun.run": run,
+        "dlrun.resume": going_on,
+        "dlrun.trained": trained,
+        "dlrun.tracking.run_directory": directory,
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from dlrun.data import Examples, batches
 from dlrun.data.augment import Augment
-from dlrun.data.batches import Batches
+from dlrun.data.batches import Batches, batch_sizes
 from dlrun.data.images import ImagePreprocess
 from dlrun.errors import ConfigError, DataError
 
@@ -68,7 +68,8 @@ def test_an_epoch_holds_every_example_once_and_can_start_late(n, batch_size, sta
     part = Files(table(n)) if streamed else table(n)
     loader = make(part, batch_size)
     whole = listed(loader.epoch(2))
-    assert len(whole) == len(loader) == -(-n // batch_size)
+    assert len(whole) == len(loader)
+    assert [len(targets) for _, targets in whole] == batch_sizes(n, batch_size)
     assert sorted(torch.cat([targets for _, targets in whole]).tolist()) == list(range(n))
     assert all(torch.equal(inputs[:, 0].long(), targets) for inputs, targets in whole)
     assert same(loader.epoch(2, start), whole[start:])
@@ -206,3 +207,11 @@ def test_the_device_gives_the_order_and_draws_of_the_cpu(resident):
             assert inputs.device.type == "cuda"
             torch.testing.assert_close(inputs.cpu(), known, rtol=1e-6, atol=1e-6)
             assert torch.equal(targets.cpu(), labels)
+
+
+@pytest.mark.parametrize(
+    ("examples", "size", "sizes"),
+    [(0, 4, []), (1, 4, [1]), (3, 4, [3]), (4, 4, [4]), (5, 4, [5]), (6, 4, [4, 2]), (9, 4, [4, 5]), (3, 1, [1, 1, 1])],
+)
+def test_a_last_batch_of_one_joins_the_one_before(examples: int, size: int, sizes: list[int]) -> None:
+    assert batch_sizes(examples, size) == sizes

@@ -37,15 +37,27 @@ def test_the_network_learns_standardised_targets() -> None:
     deviation = (100**2 + 300**2) ** 0.5 / 2**0.5  # of 100, 300, 500, 700 around 400
     expected = ((TARGETS[:, 0] - 400) / deviation).square().mean() / 2  # the constant column adds nothing
     assert float(task.outputs_loss(torch.zeros(4, 2), TARGETS)) == pytest.approx(float(expected))
-    assert float(task.outputs_loss((TARGETS - task.mean) / task.deviation, TARGETS)) == 0.0
+    outputs = ((TARGETS - task.mean) / task.deviation).float()
+    assert float(task.outputs_loss(outputs, TARGETS)) == 0.0
 
 
 def test_predictions_are_in_the_data_s_own_units() -> None:
     task = fitted()
     outputs = (TARGETS - task.mean) / task.deviation
-    torch.testing.assert_close(task.predict(outputs)["values"], TARGETS)
+    torch.testing.assert_close(task.predict(outputs)["values"], TARGETS.double())
     assert task.predict(torch.zeros(1, 2))["values"].tolist() == [[400.0, 1.0]]
-    assert task.predict(torch.zeros(1, 2).bfloat16())["values"].dtype == torch.float32
+    assert task.predict(torch.zeros(1, 2).bfloat16())["values"].dtype == torch.float64
+
+
+def test_targets_far_from_zero_are_not_rounded() -> None:
+    """Seconds since 1970 half a second apart: float32 would hold them to 128 seconds."""
+    targets = 1_700_000_000 + 0.5 * torch.arange(200, dtype=torch.float64)[:, None]
+    task = Regression(MeanSquaredError(), Facts("t", "table", (1,), "regression", targets=("t",)))
+    task.fit(targets)
+    outputs = ((targets - task.mean) / task.deviation).float()
+    assert float(task.metrics(outputs, targets)["r2"]) > 1 - 1e-12
+    assert float(task.metrics(outputs, targets)["mae"]) < 1e-5
+    assert float(task.metrics(outputs.float().half().float(), targets)["mae"]) > 1e-4, "and a worse network is worse"
 
 
 def test_targets_can_be_left_as_they_are() -> None:

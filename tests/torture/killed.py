@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from dlrun.config import compose
-from dlrun.run import resume, train
+from dlrun.resume import resume
+from dlrun.run import train
 from dlrun.training.checkpoint import Checkpoints
 from quiet import Quiet
 

@@ -124,6 +124,6 @@ def test_a_resumed_run_writes_neither_its_step_nor_its_best_again(tmp_path: Path
     assert best is not None
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
     again = make_trainer(saver(tmp_path, 2))
-    again.load_state_dict(found[0], best["model"])
+    again.load_state_dict(found[0], best)
     again.fit()
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == before

@@ -84,14 +84,14 @@ def stopping(trainer: Trainer) -> Any:
     return take_step
 
 
-def stopped(step: int, **parts: Any) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
+def stopped(step: int, **parts: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The state of a run that a signal ended after ``step``."""
     trainer = make_trainer(At(step - 1, stop_by), **parts)  # seen after the next step
     if step == 1:
         trainer.take_step = stopping(trainer)
     assert trainer.fit() == "interrupted"
     assert trainer.step == step
-    return copy.deepcopy(trainer.state_dict()), None if trainer.best is None else trainer.best.model
+    return copy.deepcopy(trainer.state_dict()), None if trainer.best is None else trainer.best.state()
 
 
 def recording(taken: list[Tensor], train: Any) -> Any:
@@ -255,7 +255,7 @@ def test_early_stopping_counts_across_a_resume() -> None:
     assert (first.step, first.evaluations_without_progress) == (2, 2)
     assert first.best is not None
     second, _ = valued([2.0], **settings)
-    second.load_state_dict(copy.deepcopy(first.state_dict()), first.best.model)
+    second.load_state_dict(copy.deepcopy(first.state_dict()), first.best.state())
     assert second.fit() == "early stop"
     assert second.step == 3
 

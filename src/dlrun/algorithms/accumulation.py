@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from dlrun.algorithms import Algorithm
+from dlrun.data.batches import batch_sizes
 from dlrun.tasks import Batch
 from dlrun.training.updater import Updater
 
@@ -30,7 +31,8 @@ class Accumulation:
         inputs, targets = batch
         self.updater.zero_grad()
         total: dict[str, Tensor] = {}
-        for x, y in zip(inputs.chunk(self.pieces), targets.chunk(self.pieces), strict=True):
+        sizes = batch_sizes(len(inputs), max(2, -(-len(inputs) // self.pieces)))  # batch normalisation needs two
+        for x, y in zip(inputs.split(sizes), targets.split(sizes), strict=True):
             share = len(x) / len(inputs)
             loss, logs = self.forward((x, y))
             self.updater.backward(loss * share)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run_all(arguments: Arguments, overrides: list[str], trusted: tuple[str, ...]) -> int:
-    """Train every point; 0 when all succeed, 1 when any fails, 128+n when a signal stops the whole."""
+    """Train every point; 0 when all succeed, else the highest code of a point, 128+n when a signal stops the whole."""
     from dlrun.config import expand
 
     if arguments.flag("--cfg"):
@@ -59,7 +59,7 @@ def run_all(arguments: Arguments, overrides: list[str], trusted: tuple[str, ...]
         say(f"stopped by a signal; {len(points) - len(rows)} of {len(points)} points were not started")
     elif failed:
         say(f"{failed} of {len(points)} points failed")
-    return stopped or int(failed > 0)
+    return stopped or max((row["exit_code"] for row in rows), default=0)
 
 
 def swept(points: list[list[str]]) -> list[list[str]]:

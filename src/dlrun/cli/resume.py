@@ -14,7 +14,7 @@ def run(arguments: Arguments) -> int:
     """Resume; a finished run says so and keeps its outcome."""
     path, overrides, trusted = take_run(arguments)
     with reporting(arguments) as reporter:
-        from dlrun.run import resume
+        from dlrun.resume import resume
 
         outcome = resume(path, overrides=overrides, reporter=reporter, trusted=trusted)
     return finish(arguments, outcome)

@@ -28,6 +28,10 @@ def take_trust(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
     for name in trusted:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"trust takes names of Python packages, not '{name}'; write trust=[mypkg]")
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            raise ConfigError(
+                f"trust=[{name}]: Python's own library cannot be trusted for a config; name your own package"
+            )
     return rest, tuple(dict.fromkeys(trusted))
 
 

@@ -20,7 +20,7 @@ class Examples:
 
     Attributes:
         inputs: (N, ...), raw (uint8 images) or ready (float32 tables).
-        targets: (N,) int64 class indices, or (N, D) float32 values in their own units.
+        targets: (N,) int64 class indices, or (N, D) float32 or float64 values in their own units.
     """
 
     inputs: Tensor

@@ -28,6 +28,18 @@ CHUNK_BYTES = 64 * 2**20
 SCATTER, GATHER = 0, 1  # two streams of numbers from one (seed, epoch): the order, and the augmentation
 
 
+def batch_sizes(examples: int, size: int) -> list[int]:
+    """Sizes of the batches of one epoch. A last one of a single example joins the one before it.
+
+    One example has no deviation, so batch normalisation cannot train on it.
+    """
+    full, rest = divmod(examples, size)
+    sizes = [size] * full + ([rest] if rest else [])
+    if rest == 1 and full:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
 class Batches:
     """Batches (inputs (B, *input_shape) float32, targets (B,) or (B, D)) of one part, on ``device``.
 
@@ -70,8 +82,8 @@ class Batches:
             self._source = _Streamed(part, preprocess, device, workers)
 
     def __len__(self) -> int:
-        """Batches per epoch; the last one may be smaller."""
-        return -(-self.size // self.batch_size)
+        """Batches per epoch; the last one may be smaller, or one larger."""
+        return len(batch_sizes(self.size, self.batch_size))
 
     @property
     def placement(self) -> str:
@@ -101,7 +113,9 @@ class Batches:
         augment = cast(AugmentCall, self.augment)
         key = mix(self.seed, epoch, GATHER)
         order = order.to(self._source.device)
-        for rows, (inputs, targets) in zip(order.split(self.batch_size)[start:], batches, strict=True):
+        for rows, (inputs, targets) in zip(
+            order.split(batch_sizes(len(order), self.batch_size))[start:], batches, strict=True
+        ):
             yield augment(inputs, key, rows), targets
 
 
@@ -141,7 +155,7 @@ class _Held:
     def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
         if batch_size >= len(order):
             return iter([] if start else list(self.in_order(batch_size)))
-        rows = order.to(self.inputs.device).split(batch_size)[start:]
+        rows = order.to(self.inputs.device).split(batch_sizes(len(order), batch_size))[start:]
         inputs, targets = self.inputs, self.targets
         pairs = ((inputs.index_select(0, index), targets.index_select(0, index)) for index in rows)
         return self._finished(pairs)
@@ -169,7 +183,8 @@ class _Streamed:
         return self.batches(torch.arange(len(cast(Sized, self.part))), batch_size, 0, 0)
 
     def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
-        rows = [chunk.tolist() for chunk in order.split(batch_size)[start:]] if len(order) else []
+        sizes = batch_sizes(len(order), batch_size)
+        rows = [chunk.tolist() for chunk in order.split(sizes)[start:]] if len(order) else []
         # A loader of its own for each epoch: its workers end with the iterator, also when an epoch is left half way.
         loader: DataLoader[Any] = DataLoader(
             _Seeded(self.part, key),

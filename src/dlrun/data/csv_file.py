@@ -225,6 +225,7 @@ def _sniff(text: str) -> str:
 
 def _parse(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     """Rows of fields without the blank ones, and the line at which each begins."""
+    csv.field_size_limit(MAX_BYTES)  # the file's own size is limited already
     reader = _reader(text, separator, strict=True)
     rows, lines, begin = [], [], 1
     try:

@@ -27,7 +27,7 @@ class Target:
 
     Attributes:
         task: ``classification`` or ``regression``.
-        values: (N,) int64 class indices (-1 where missing), or (N, D) float32 (NaN where missing).
+        values: (N,) int64 class indices (-1 where missing), or (N, D) float64 (NaN where missing).
         classes: the classes' names; empty for regression.
         notes: what was inferred.
     """
@@ -109,9 +109,12 @@ def read_labels(table: Table, place: int, classes: Sequence[str]) -> Tensor:
 
 
 def read_values(table: Table, places: Sequence[int]) -> Tensor:
-    """Values (N, D) float32 in their own units, NaN where missing. Raises DataError for a text, with its line."""
+    """Values (N, D) float64 in their own units: float32 would round a time in seconds to minutes.
+
+    NaN where missing. Raises DataError for a text, with its line.
+    """
     columns = [read_numbers(table, place) for place in places]
-    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float64))
 
 
 def _read_values(table: Table, places: Sequence[int], notes: tuple[str, ...]) -> Target:

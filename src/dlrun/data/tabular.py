@@ -96,7 +96,7 @@ class TablePreprocess:
                 return [place[name] for name in used]
         raise DataError(
             f"{table.path} has {len(table.names)} columns and none of the names the model was trained on; expected"
-            f" {len(inputs)} columns: {', '.join(inputs)}"
+            f" {len(inputs)} columns: {', '.join(inputs[:20])}{', ...' if len(inputs) > 20 else ''}"
         )
 
     def read(self, path: Path) -> tuple[Tensor, list[str]]:

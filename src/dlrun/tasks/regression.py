@@ -35,9 +35,11 @@ class Regression:
         self.standardize = standardize
         self.targets = facts.targets
         self.monitor = Monitor("mse", higher_is_better=False)
-        self.mean = torch.zeros(facts.num_targets)
-        self.deviation = torch.ones(facts.num_targets)
-        self._shift = torch.zeros(facts.num_targets)  # the mean, or nothing when targets are left as they are
+        self.mean = torch.zeros(facts.num_targets, dtype=torch.float64)
+        self.deviation = torch.ones(facts.num_targets, dtype=torch.float64)
+        self._shift = torch.zeros(
+            facts.num_targets, dtype=torch.float64
+        )  # the mean, or nothing when targets are left as they are
 
     def out_features(self) -> int:
         """One unit per target."""
@@ -53,16 +55,16 @@ class Regression:
         return f"{units} unit{'s' * (units > 1)}, identity", f"a number for each of: {', '.join(self.targets)}"
 
     def fit(self, targets: Tensor) -> None:
-        """Mean and deviation (D,) of the training part."""
-        self.mean = targets.double().mean(dim=0).float()
+        """Mean and deviation (D,) of the training part, in float64: a mean may be far larger than the deviation."""
+        self.mean = targets.double().mean(dim=0)
         if self.standardize:
-            deviation = targets.double().std(dim=0, correction=0).float()
+            deviation = targets.double().std(dim=0, correction=0)
             self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         self._shift = self.mean if self.standardize else torch.zeros_like(self.mean)
 
     def _scaled(self, targets: Tensor) -> Tensor:
         self._to(targets.device)
-        return (targets - self._shift) / self.deviation
+        return ((targets.double() - self._shift) / self.deviation).float()
 
     def _to(self, device: torch.device) -> None:
         if self.mean.device != device:
@@ -79,9 +81,9 @@ class Regression:
         return self.loss_function(outputs, self._scaled(targets))
 
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
-        """``values`` (B, D) in the data's own units."""
+        """``values`` (B, D) float64 in the data's own units."""
         self._to(outputs.device)
-        return {"values": outputs.float() * self.deviation + self._shift}
+        return {"values": outputs.double() * self.deviation + self._shift}
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Logs:
         """Mean squared error, mean absolute error and R2, in the data's own units."""
@@ -105,6 +107,6 @@ class Regression:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the mean and deviation of a checkpoint."""
-        self.mean = torch.tensor(state["mean"], dtype=torch.float32)
-        self.deviation = torch.tensor(state["deviation"], dtype=torch.float32)
+        self.mean = torch.tensor(state["mean"], dtype=torch.float64)
+        self.deviation = torch.tensor(state["deviation"], dtype=torch.float64)
         self._shift = self.mean if self.standardize else torch.zeros_like(self.mean)

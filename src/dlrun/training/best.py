@@ -12,12 +12,16 @@ from dlrun.tasks import Monitor
 
 @dataclass
 class Best:
-    """Its step, its monitored value, all its metrics and a copy of its weights."""
+    """Its step, its monitored value, all its metrics and a copy of its weights.
+
+    The weights are None when a newer best checkpoint took their place on disk before the step's own was written. What
+    is known of them still serves the comparison, and an exact replay finds the newer network again at its own step.
+    """
 
     step: int
     value: float
     metrics: dict[str, float]
-    model: dict[str, Tensor]
+    model: dict[str, Tensor] | None
 
     def beaten_by(self, value: float, loss: float, goal: Monitor) -> bool:
         """Whether another network is better; among equals the one with the lower loss is."""

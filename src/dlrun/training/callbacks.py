@@ -104,7 +104,8 @@ class Progress(Callback):
             self.reporter.progress(trainer.step, trainer.plan.total_steps, trainer.share(), trainer.latest)
 
     def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        """One line."""
+        """One line, with the training loss as it stands."""
+        self.reporter.progress(trainer.step, trainer.plan.total_steps, trainer.share(), trainer.latest)
         self.reporter.evaluation(evaluation, evaluation.baseline, trainer.plan.total_steps)
 
 
@@ -155,7 +156,7 @@ class Saver(Callback):
         trainer.check_finite()
         started = time.perf_counter()
         self.history.sync()  # a power cut must not leave a checkpoint whose rows are gone
-        if trainer.best is not None and trainer.best.step != self.best_step:
+        if trainer.best is not None and trainer.best.model is not None and trainer.best.step != self.best_step:
             self.checkpoints.save_best(trainer.best.step, trainer.best.state() | self.extra)
             self.best_step = trainer.best.step
         self.checkpoints.save(trainer.step, trainer.state_dict() | self.extra)

@@ -65,6 +65,8 @@ class Settings:
             raise ConfigError(f"trainer.ema={self.ema}: takes a decay from 0 (off) to below 1, such as 0.999")
         if self.epochs is None and self.steps is None and self.budget is None:
             raise ConfigError("the run has no end: set trainer.epochs, trainer.steps or trainer.budget=5m")
+        if isinstance(self.epochs, (int, float)) and self.epochs > 1e9:
+            raise ConfigError(f"trainer.epochs={self.epochs}: takes at most 1e9; trainer.budget sets a time instead")
         if self.seed >= 2**63:
             raise ConfigError(f"trainer.seed={self.seed}: takes a whole number below 2**63")
         if self.deterministic not in ("auto", True, False):

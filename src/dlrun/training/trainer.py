@@ -72,7 +72,7 @@ class Trainer:
         self.best: Best | None = None
         self.latest: dict[str, float] = {}
         self.window: list[dict[str, Tensor]] = []  # logs since the last logged row, not yet read from the device
-        self.evaluated_at = -1
+        self.evaluated_at = self.logged_at = -1
         self.evaluations_without_progress = 0
         self.timings: dict[str, float] = {}
         self._seconds_before, self._step_before = 0.0, 0  # of the run's earlier processes
@@ -84,6 +84,8 @@ class Trainer:
         self._tell("on_start")
         self._started = self._window_started = time.perf_counter()
         reason = self._train()
+        if reason != "interrupted" and self.window:
+            self.log()
         if reason != "interrupted" and self.evaluated_at != self.step:
             reason = self.evaluate() or reason
         self.check_finite()
@@ -137,13 +139,16 @@ class Trainer:
         }
         self.latest = self.latest | row
         self.window.clear()
+        self.logged_at = self.step
         self._tell("on_log", row)
         self._window_started = time.perf_counter()
 
     def evaluate(self) -> str | None:
         """Evaluate the validation part and keep the best network; "interrupted" when a signal broke it off."""
-        # The training loss beside the validation's is that of the steps just done, unless they are too few to tell.
-        if 2 * len(self.window) >= self.plan.log_every or (self.window and "train/loss" not in self.latest):
+        # The training loss beside the validation's is of the steps since the last evaluation: a row of them, or, when
+        # there was none yet, what the window holds. A row of a few steps after another row would only be noise.
+        due = self.step == self.plan.total_steps or self.logged_at <= self.evaluated_at
+        if self.window and (due or 2 * len(self.window) >= self.plan.log_every):
             self.log()
         self.evaluated_at = self.step
         if self.val is None:
@@ -260,16 +265,13 @@ class Trainer:
             "window": self.window,
             "latest": self.latest,
             "evaluated_at": self.evaluated_at,
+            "logged_at": self.logged_at,
             "evaluations_without_progress": self.evaluations_without_progress,
             "best": None if self.best is None else self.best.summary(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], best_weights: dict[str, Tensor] | None) -> None:
-        """The inverse of ``state_dict``; ``best_weights`` come from the best checkpoint.
-
-        A kill between the two files leaves a best checkpoint newer than this state. The replay finds that network
-        again, at the same step, so only the state's own value is compared with until then.
-        """
+    def load_state_dict(self, state: dict[str, Any], best: dict[str, Any] | None) -> None:
+        """The inverse of ``state_dict``; ``best`` is the best checkpoint's state, where there is one."""
         self.model.load_state_dict(state["model"])
         self.updater.load_state_dict(state["updater"])
         self.schedule.load_state_dict(state["schedule"])
@@ -278,8 +280,9 @@ class Trainer:
         self.window = [{name: value.to(device) for name, value in logs.items()} for logs in state["window"]]
         self.step = self._step_before = state["step"]
         self._seconds_before, self.latest = state["seconds"], state["latest"]
-        self.evaluated_at = state["evaluated_at"]
+        self.evaluated_at, self.logged_at = state["evaluated_at"], state["logged_at"]
         self.evaluations_without_progress = state["evaluations_without_progress"]
-        if state["best"] is not None and best_weights is not None:
-            self.best = Best(**state["best"], model=best_weights)
+        if state["best"] is not None:
+            same = best is not None and best["step"] == state["best"]["step"]
+            self.best = Best(**state["best"], model=best["model"] if best is not None and same else None)
         restore_random_state(state["random"])

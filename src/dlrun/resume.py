@@ -1,0 +1,126 @@
+"""The recipe for going on with a run: everything is checked before anything of it is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlrun.build import check
+from dlrun.config import change, load_config
+from dlrun.errors import CheckpointError, ConfigError, DataError
+from dlrun.run import Outcome, describe_experiment, finish
+from dlrun.session import Session, config_text, hyperparameters, open_session, record_start, recorded
+from dlrun.tracking.provenance import provenance
+from dlrun.tracking.run_directory import RunDirectory
+from dlrun.training.callbacks import Reporter
+from dlrun.training.checkpoint import Checkpoints
+from dlrun.training.signals import watch_signals
+
+# What may change when a run goes on: its length, its logging, the machine's own settings.
+CHANGEABLE = (
+    "trainer.epochs", "trainer.steps", "trainer.budget", "trainer.early_stop", "trainer.checkpoint_every",
+    "trainer.workers", "trainer.threads", "trainer.device", "tracking.",
+)  # fmt: skip
+
+
+def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Sequence[str] = ()) -> Outcome:
+    """Go on with a run in its own directory, from its newest good checkpoint, to the bits it would have had.
+
+    Raises:
+        ConfigError: an override, or an edited config.yaml, that would make it another experiment.
+        CheckpointError: there are checkpoints, but none is good.
+        DataError: the data is not what it was.
+        LockedError: another process works on the run.
+    """
+    with watch_signals() as stop:
+        run = RunDirectory.open(path)
+        run.lock()
+        try:  # nothing of the run is touched until it is sure that it can go on
+            record = run.record()
+            if record.get("status") == "done" and not overrides:
+                longer = f"a longer run: dlrun resume {path} trainer.epochs=..."
+                reporter.note(f"{path} is finished: nothing to resume ({longer})")
+                run.unlock()
+                return Outcome(path, "done", _final_metrics(record), 0)
+            experiment = check(change(load_config(run.config), overrides, CHANGEABLE), trusted)
+            state = _newest_state(run, reporter)
+            reporter.experiment(describe_experiment(experiment), run.path)
+            session = open_session(experiment, run, reporter, stop, resumed_from=state["step"] if state else 0)
+            if state is not None:
+                _take_up(session, state, reporter)
+        except BaseException:
+            run.unlock()
+            raise
+        with recorded(run):
+            attempts = record.get("attempts")
+            run.write_text("config.yaml", config_text(experiment))
+            run.write_record(
+                status="running", attempts=attempts + 1 if isinstance(attempts, int) else 1, error=None, exit_code=None
+            )
+            record_start(session)
+            _warn_of_changes(record, reporter)
+            session.history.truncate(session.trainer.step if state else -1)
+            for note in session.history.notes:
+                reporter.note(note)
+            return finish(session, session.trainer.fit(), reporter, stop)
+
+
+def _newest_state(run: RunDirectory, reporter: Reporter) -> dict[str, Any] | None:
+    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints.sweep_temporaries()
+    found = checkpoints.newest()
+    if found is None:
+        reporter.note("there is no checkpoint yet: the run starts again from step 0")
+        return None
+    state, path, rejected = found
+    for sentence in rejected:
+        reporter.warn(sentence)
+    reporter.note(f"going on from step {state['step']:,} ({path.name})")
+    return state
+
+
+def _take_up(session: Session, state: dict[str, Any], reporter: Reporter) -> None:
+    """Load the state into everything that was just built."""
+    if state["fingerprint"] != session.splits.fingerprint:
+        name = session.splits.facts.name
+        raise DataError(
+            f"the data '{name}' is not what this run was trained on (its fingerprint differs); "
+            f"put the old files back, or start anew: dlrun train data={name}"
+        )
+    _refuse_edits(state["hyperparameters"], hyperparameters(session.experiment), session.run.config)
+    best: dict[str, Any] | None = None
+    try:
+        best = session.checkpoints.best()
+    except CheckpointError as error:
+        reporter.warn(f"{error}; the best network is chosen anew from here on")
+    try:
+        session.trainer.load_state_dict(state, best)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"the checkpoint does not fit the model of {session.run.config}: {why}") from error
+
+
+def _refuse_edits(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """A run goes on as the experiment it was; what may change is CHANGEABLE."""
+    free = tuple(name for name in CHANGEABLE if not name.endswith("."))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and key not in free:
+            raise ConfigError(
+                f"{path} has {key} {now.get(key)}, but the run was trained with {before.get(key)}; "
+                "put it back, or start a new run"
+            )
+
+
+def _warn_of_changes(record: dict[str, Any], reporter: Reporter) -> None:
+    """Bits are promised for the same torch, machine and thread count; say so when one of them changed."""
+    now = provenance()
+    for name in ("versions", "machine", "threads"):
+        before, after = record.get(name) or {}, now[name]
+        changed = [f"{k}: {before[k]} -> {after[k]}" for k in after if k in before and before[k] != after[k]]
+        if changed:
+            reporter.warn(f"since the run began, {name} changed ({', '.join(changed)}): the bits may differ")
+
+
+def _final_metrics(record: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in (record.get("metrics") or {}).items()}
