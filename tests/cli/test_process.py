@@ -108,13 +108,15 @@ def test_a_dumb_terminal_gets_plain_lines():
     assert "\x1b" not in text
 
 
-def test_the_console_script_lets_waiting_threads_sleep() -> None:
+def test_the_console_script_bounds_how_long_waiting_threads_spin() -> None:
     code = (
         "import os, dlrun.cli.main as m\n"
-        "m.main = lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules) or 7\n"
+        "m.main = lambda: print(os.environ['GOMP_SPINCOUNT'], 'torch' in __import__('sys').modules) or 7\n"
         "m.entry()\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == ["PASSIVE", "False"], "set before torch loads"
+    assert done.stdout.split() == ["10000", "False"], "set before torch loads"
     assert done.returncode == 7
