@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dlrun.errors import ConfigError, DataError, DivergedError
 from dlrun.resume import resume
@@ -140,6 +142,29 @@ def test_a_network_learns_on_the_gpu_and_goes_on_after_a_stop(tmp_path: Path, pr
     assert whole.metrics["test/accuracy"] > 0.9
     outcome = resume(_stopped_at(tmp_path, 100, settings), overrides=[], reporter=Quiet())
     assert outcome.metrics == whole.metrics
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_images_that_stream_give_the_same_bits_with_any_workers_and_after_a_stop(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    for name, colour in (("cats", (200, 60, 60)), ("dogs", (60, 60, 200))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(30):
+            shade = tuple(value + dice.randrange(-50, 50) for value in colour)
+            Image.new("RGB", (12, 10), shade).save(tmp_path / "photos" / name / f"{i}.png")
+    folder = [f"data.root={tmp_path / 'photos'}", "data.size=12", "data.memory=0", "data.augment.flip=true"]
+    settings = ["data=image_folder", *folder, "trainer.batch_size=8", "trainer.checkpoint_every=1", "trainer.steps=12"]
+    settings += ["trainer.evaluate_steps=6", "optimizer.lr=0.01", "data.augment.crop=2"]
+    whole = train_short(tmp_path, *settings, "trainer.workers=2")
+    record = json.loads((whole.path / "run.json").read_text())
+    assert record["placement"] == "streamed by 2 workers"
+    assert whole.metrics["test/accuracy"] == 1.0
+    alone = train_short(tmp_path, *settings, "trainer.workers=0")
+    assert weights_hash(alone.path) == weights_hash(whole.path)
+    outcome = resume(_stopped_at(tmp_path, 5, [*settings, "trainer.workers=2"]), overrides=[], reporter=Quiet())
+    assert weights_hash(outcome.path) == weights_hash(whole.path)
+    found = predict(outcome.path, [tmp_path / "photos" / "dogs"], reporter=Quiet())
+    assert {row["prediction"] for row in found.rows} == {"dogs"}
 
 
 def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ Part = Examples | Dataset[Item]
 
 @dataclass(frozen=True)
 class Splits:
-    """A loaded data set: training, validation and test part (the last two may be empty)."""
+    """A loaded data set: training, validation and test part (the last two may be empty).
+
+    A training part that is a ``Dataset`` has an attribute ``targets`` (N,) or (N, D), known without reading an item.
+    """
 
     facts: Facts
     train: Part

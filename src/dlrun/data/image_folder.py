@@ -47,13 +47,13 @@ class ImageFiles(Dataset[Item]):
     """Images decoded when they are asked for: items (uint8 (C, H, W), int64 class index)."""
 
     def __init__(self, listing: Listing, channels: int, size: tuple[int, int]) -> None:
-        self.files, self.labels, self.channels, self.size = listing.files, listing.labels, channels, size
+        self.files, self.targets, self.channels, self.size = listing.files, listing.labels, channels, size
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Item:
-        return read_image(self.files[index], self.channels, self.size), self.labels[index]
+        return read_image(self.files[index], self.channels, self.size), self.targets[index]
 
 
 class ImageFolder:
