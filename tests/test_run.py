@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from dlrun.errors import ConfigError, DataError, DivergedError
 from dlrun.resume import resume
 from dlrun.trained import evaluate, predict
 from dlrun.training.checkpoint import Checkpoints, read
+from dlrun.training.trainer import Trainer
 from quiet import Quiet, train_short
 
 
@@ -98,6 +100,32 @@ def test_resuming_half_way_ends_in_the_same_bits(tmp_path: Path, overrides: list
     timeless = [[{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows(path)]
                 for path in (outcome.path, whole.path)]  # fmt: skip
     assert timeless[0] == timeless[1]
+
+
+LOSSES = {
+    "updater": ["optimizer=adam"],
+    "random": ["model.dropout=0.5"],
+    "average": ["trainer.ema=0.9"],
+    "schedule": ["schedule=plateau", "schedule.patience=0", "schedule.threshold=0.9", "trainer.evaluate_steps=1"],
+}
+
+
+@pytest.mark.parametrize("part", LOSSES)
+def test_the_comparison_sees_a_lost_part_of_the_state(
+    tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted faults: a checkpoint without one of its parts must end in other bits, or in other metrics."""
+    settings = ["trainer.checkpoint_every=1", *LOSSES[part]]
+    whole = train_short(tmp_path, *settings)
+    half = _stopped_at(tmp_path, 25, settings)
+    load = Trainer.load_state_dict
+
+    def forgetful(self: Trainer, state: dict[str, Any], best: dict[str, Any] | None) -> None:
+        load(self, state | {part: self.state_dict()[part]}, best)
+
+    monkeypatch.setattr(Trainer, "load_state_dict", forgetful)
+    outcome = resume(half, overrides=[], reporter=Quiet())
+    assert weights_hash(outcome.path) != weights_hash(whole.path) or outcome.metrics != whole.metrics
 
 
 def _stopped_at(root: Path, step: int, settings: list[str]) -> Path:

@@ -88,7 +88,7 @@ def main() -> None:
     dice = random.Random(seed)
     landed = 0
     for _ in range(kills):
-        status = forked(root / "killed", overrides, dice.uniform(0, whole_seconds * 0.6))
+        status = forked(root / "killed", overrides, dice.uniform(0, whole_seconds * 0.3))
         landed += os.WIFSIGNALED(status)
     assert forked(root / "killed", overrides, None) == 0
     (killed,) = (root / "killed").glob("*/*/checkpoints")

@@ -1,4 +1,7 @@
-"""SIGKILL at random instants, resume, and the same bits as a run that was never touched (RELIABILITY R1)."""
+"""SIGKILL at random instants, resume, and the same bits as a run that was never touched.
+
+That the comparison would see a lost part of the state is shown in tests/test_run.py, where parts are lost on purpose.
+"""
 
 from __future__ import annotations
 
@@ -43,32 +46,3 @@ def test_ten_kills_and_resumes_end_in_the_same_bits(name: str, tmp_path: Path) -
     assert found["same_metrics"]
     assert int(str(found["landed"])) >= 3, "kills that land after the end test nothing"
     assert int(str(found["attempts"])) >= 2
-
-
-def test_the_comparison_sees_a_lost_random_state(tmp_path: Path) -> None:
-    """The planted fault: without the random state in the checkpoint, dropout goes on differently after a resume."""
-    broken = tmp_path / "killed_broken.py"
-    lines = PROGRAM.read_text().replace(
-        "def main() -> None:\n",
-        "def main() -> None:\n"
-        "    import dlrun.training.trainer as trainer\n"
-        "    trainer.restore_random_state = lambda state: None\n",
-    ).replace("parents[1]", "parents[0]")  # fmt: skip
-    broken.write_text(lines)
-    (tmp_path / "quiet.py").write_text((PROGRAM.parents[1] / "quiet.py").read_text())
-    command = [
-        sys.executable,
-        str(broken),
-        str(tmp_path / "runs"),
-        "1",
-        "4",
-        *RUNS["cnn-everything"],
-        "tracking=minimal",
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["landed"] >= 1
-    assert found["hashes"][0] != found["hashes"][1]
