@@ -102,7 +102,7 @@ def test_what_was_chosen_is_said_with_its_reason() -> None:
         (["data.seed=${nowhere.at.all}"], "cannot be resolved: "),
         (["trainer.device=gpu"], "trainer.device=gpu: takes cpu, cuda"),
         (["tracking.share=2"], "tracking.share=2: takes a share of the time from 0 to 1"),
-        (["model._target_=torch.nn.ReLU"], "model.hidden: ReLU takes no 'hidden'"),
+        (["model._target_=torch.nn.ReLU"], "ReLU has no parameters to train"),
         (["activation._target_=torch.nn.GLU"], "cannot take inputs"),
         (["data=breast_cancer", "loss=bce", "loss.class_weights=[1,2,3]"], "3 numbers for 2 classes"),
         (["optimizer.betas=[2,2]"], "optimizer: Invalid beta"),
@@ -163,3 +163,16 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ConfigError, match="there are 2 CUDA devices, counted from 0"):
         choose_device("cuda:2")
+
+
+def test_a_torchvision_network_by_its_target() -> None:
+    """The name in the target counts, whatever name the group's file holds."""
+    small, large = (
+        sum(p.numel() for p in check(compose(["data=cifar10", *words])).model().parameters())
+        for words in (["model._target_=torchvision.models.resnet18"], ["model=torchvision", "model.name=resnet18"])
+    )
+    assert small == large
+    other = check(
+        compose(["data=cifar10", "model=torchvision", "model._target_=torchvision.models.shufflenet_v2_x0_5"])
+    )
+    assert sum(p.numel() for p in other.model().parameters()) < small / 5

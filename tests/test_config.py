@@ -324,3 +324,10 @@ def test_a_damaged_configuration_is_named(text: str, tmp_path: Path) -> None:
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
         load_config(tmp_path / "config.yaml")
+
+
+def test_another_target_drops_the_keys_of_the_old_one() -> None:
+    config = compose(["model._target_=torchvision.models.resnet18", "+model.zero_init_residual=true"])
+    assert config.model == {"_target_": "torchvision.models.resnet18", "zero_init_residual": True}
+    assert config.choices.model == "resnet18"
+    assert "hidden" in compose(["model.dropout=0.1"]).model

@@ -44,6 +44,8 @@ def bound(
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}: needs _target_, the class to build")
     target = locate(node["_target_"], key, trusted)
+    fixed = target.keywords if isinstance(target, partial) else {}  # torchvision.models.X says the name already
+    node = {name: value for name, value in node.items() if name not in fixed}
     signature = inspect.signature(target)
     parameters = signature.parameters
     arguments = {

@@ -212,12 +212,27 @@ def _load(loader: ConfigLoaderImpl, parsed: Sequence[Override]) -> DictConfig:
         base = load([choice.input_line for choice in choices])
         for override in values:
             _check_value(base, override, loader)
-        return load(lines) if values else base
+        return _retargeted(load(lines), values) if values else base
     except ConfigError:
         raise
     except Exception as error:  # a user's own YAML can make Hydra fail in many ways; --debug shows which
         reason = " ".join(str(error.__cause__ or error).split())
         raise ConfigError(f"the configuration cannot be composed: {reason}") from error
+
+
+def _retargeted(config: DictConfig, values: Sequence[Override]) -> DictConfig:
+    """A group whose ``_target_`` the command line replaces keeps no key of the old target, only those given with it."""
+    from omegaconf import OmegaConf
+
+    keys = [override.key_or_group for override in values]
+    OmegaConf.set_struct(config, False)
+    for group in [key.removesuffix("._target_") for key in keys if key.endswith("._target_") and key.count(".") == 1]:
+        given = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
+        for name in [str(name) for name in config[group] if name not in given]:
+            config[group].pop(name)
+        config.choices[group] = str(config[group]["_target_"]).rpartition(".")[2]
+    OmegaConf.set_struct(config, True)
+    return config
 
 
 def _check_option(loader: ConfigLoaderImpl, choice: Override) -> None:
