@@ -38,8 +38,17 @@ def attempt(root: Path, overrides: list[str]) -> None:
         train(compose(overrides), root=root, command=["dlrun", "train"], reporter=Quiet())
 
 
-def forked(root: Path, overrides: list[str], kill_after: float | None) -> int:
-    """One attempt in a child; returns its wait status. A child that is not killed must end well."""
+def saved_step(root: Path) -> int:
+    """The newest checkpoint's step, -1 when there is none."""
+    return max((int(path.stem.partition("-")[2]) for path in root.glob("*/*/checkpoints/step-*.ckpt")), default=-1)
+
+
+def forked(root: Path, overrides: list[str], kill_after: float | None, progress: bool = False) -> int:
+    """One attempt in a child; returns its wait status. A child that is not killed must end well.
+
+    With ``progress`` the time until the kill begins when the attempt has saved a checkpoint of its own.
+    """
+    before = saved_step(root)
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -50,6 +59,11 @@ def forked(root: Path, overrides: list[str], kill_after: float | None) -> int:
         finally:
             os._exit(code)
     if kill_after is not None:
+        while progress and saved_step(root) <= before:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.002)
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
@@ -86,10 +100,13 @@ def main() -> None:
     whole_seconds = time.perf_counter() - started
     (whole,) = (root / "whole").glob("*/*/checkpoints")
     dice = random.Random(seed)
-    landed = 0
-    for _ in range(kills):
-        status = forked(root / "killed", overrides, dice.uniform(0, whole_seconds * 0.3))
+    landed, resumed_at = 0, []
+    for i in range(kills):
+        # Every other kill may land anywhere, in the start too; the rest within training, where there is most to lose.
+        span = whole_seconds * 0.5 if i % 2 else whole_seconds * 0.8 / kills
+        status = forked(root / "killed", overrides, dice.uniform(0, span), progress=i % 2 == 0)
         landed += os.WIFSIGNALED(status)
+        resumed_at.append(saved_step(root / "killed"))
     assert forked(root / "killed", overrides, None) == 0
     (killed,) = (root / "killed").glob("*/*/checkpoints")
     states = [Checkpoints(folder).newest() for folder in (whole, killed)]
@@ -103,6 +120,7 @@ def main() -> None:
             {
                 "hashes": [digest(state[0]) for state in states if state is not None],
                 "landed": landed,
+                "resumed_at": sorted({step for step in resumed_at if step > 0}),
                 "attempts": records[1]["attempts"],
                 "status": records[1]["status"],
                 "same_history": steps[0] == steps[1],

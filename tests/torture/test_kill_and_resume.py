@@ -45,4 +45,4 @@ def test_ten_kills_and_resumes_end_in_the_same_bits(name: str, tmp_path: Path) -
     assert found["same_history"], "each row once, in order"
     assert found["same_metrics"]
     assert int(str(found["landed"])) >= 3, "kills that land after the end test nothing"
-    assert int(str(found["attempts"])) >= 2
+    assert len(found["resumed_at"]) >= 3, "resumes from step 0 alone would test little"  # type: ignore[arg-type]
