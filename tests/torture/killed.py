@@ -103,7 +103,7 @@ def main() -> None:
     landed, resumed_at = 0, []
     for i in range(kills):
         # Every other kill may land anywhere, in the start too; the rest within training, where there is most to lose.
-        span = whole_seconds * 0.5 if i % 2 else whole_seconds * 0.8 / kills
+        span = whole_seconds * 0.2 if i % 2 else whole_seconds * 0.8 / kills
         status = forked(root / "killed", overrides, dice.uniform(0, span), progress=i % 2 == 0)
         landed += os.WIFSIGNALED(status)
         resumed_at.append(saved_step(root / "killed"))
