@@ -130,6 +130,7 @@ CASES: list[tuple[list[str], type[DlrunError], list[str]]] = [
     (["data=csv"], DlrunError, ["data.path"]),
     (["data=csv", "data.path=nowhere.csv"], DataError, ["nowhere.csv"]),
     (["data=image_folder", "data.root=nowhere"], DataError, ["nowhere"]),
+    (["data=image_folder", "data.root=a", "data.path=b"], ConfigError, ["data.path=b", "data.root=a"]),
 ]  # fmt: skip
 
 

@@ -85,6 +85,8 @@ class ImageFolder:
     ) -> None:
         if channels not in ("auto", 1, 3):
             raise ConfigError(f"data.channels={channels} cannot be used: give auto, 1 (grey) or 3 (colour).")
+        if path and root and path != root:
+            raise ConfigError(f"data.path={path} and data.root={root} name two folders: leave one of them out.")
         self.path, self.size, self.channels, self.memory = path or root, _checked_size(size), channels, memory
         self.val, self.test, self.seed = val, test, seed
         self.augment = build_augment(augment)
