@@ -208,4 +208,6 @@ def test_debian_without_venv_is_told_what_to_install(tmp_path: Path) -> None:
 def test_the_shell_scripts_parse_everywhere() -> None:
     for shell in ("sh", "bash"):
         for script in ("dlrun", "test", "environment.sh"):
-            subprocess.run([shell, "-n", str(ROOT / "scripts" / script)], check=True)
+            command = [shell, "-n", str(ROOT / "scripts" / script)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, ""), command

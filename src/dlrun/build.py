@@ -23,8 +23,9 @@ from dlrun.data.facts import Facts
 from dlrun.engines import Engine
 from dlrun.errors import ConfigError, DlrunError, did_you_mean
 from dlrun.explain import explain
+from dlrun.losses import Loss
 from dlrun.schedules import Schedule
-from dlrun.tasks import Loss, Task
+from dlrun.tasks import Task
 from dlrun.training.device import choose_device
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings, read_settings

@@ -6,7 +6,8 @@ import torch
 
 from dlrun.binding import Node
 from dlrun.data.facts import Facts
-from dlrun.tasks import Loss, Task
+from dlrun.losses import Loss
+from dlrun.tasks import Task
 
 
 def explain(

@@ -1,19 +1,14 @@
 """How good the outputs are, in numbers people compare; plain functions, no gradients needed.
 
-Classification functions take class indices (N,); ``predicted_classes`` makes them from raw outputs.
+Classification functions take class indices (N,).
 
-Shapes: N examples, C classes, D targets of a regression, T thresholds.
+Shapes: N examples, C classes, D targets of a regression.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def predicted_classes(outputs: Tensor) -> Tensor:
-    """Raw outputs (N, C) -> the class of the largest; (N, 1) -> 1 where the output is positive."""
-    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
 def accuracy(predicted: Tensor, targets: Tensor) -> Tensor:
@@ -64,27 +59,6 @@ def _binary_auroc(scores: Tensor, positive: Tensor) -> Tensor:
     negatives = len(scores) - positives
     area: Tensor = ((ranks * positive).sum() - positives * (positives + 1) / 2) / (positives * negatives)
     return area.float()
-
-
-def precision_recall_curve(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Precision and recall when everything scoring at least a threshold is called positive.
-
-    Args:
-        scores: (N,), higher is more likely of class 1.
-        targets: 0 or 1, (N,).
-
-    Returns:
-        precision (T + 1,), recall (T + 1,), thresholds (T,) from low to high; the last point is (1, 0). NaN recall when
-        nothing is positive.
-    """
-    thresholds, place, counts = torch.unique(scores, return_inverse=True, return_counts=True)
-    hits = torch.zeros(len(thresholds), dtype=torch.double, device=scores.device)
-    hits = hits.index_add(0, place, (targets == 1).double())
-    true = hits.flip(0).cumsum(0).flip(0)
-    called = counts.double().flip(0).cumsum(0).flip(0)
-    precision = torch.cat([true / called, true.new_ones(1)])
-    recall = torch.cat([true / true[0], true.new_zeros(1)])
-    return precision.float(), recall.float(), thresholds
 
 
 def r2(outputs: Tensor, targets: Tensor) -> Tensor:

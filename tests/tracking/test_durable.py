@@ -98,3 +98,4 @@ def test_small_files_have_a_limit(tmp_path: Path) -> None:
 
 def test_sweeping_an_absent_folder_is_nothing(tmp_path: Path) -> None:
     sweep_temporaries(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []

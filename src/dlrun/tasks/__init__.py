@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from dlrun.data.facts import Facts
+from dlrun.losses import Loss
 
 Batch = tuple[Tensor, Tensor]
 Logs = dict[str, Tensor]
@@ -49,17 +50,6 @@ class Evaluation:
     baseline: dict[str, float]
     outputs: Tensor
     targets: Tensor
-
-
-class Loss(Protocol):
-    """A differentiable measure of how far off the outputs are (a module of ``dlrun.losses``)."""
-
-    tasks: ClassVar[frozenset[str]]
-    binary_units: ClassVar[int]
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch, 0-d."""
-        ...
 
 
 class Task(Protocol):

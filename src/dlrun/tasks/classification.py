@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dlrun import metrics
 from dlrun.data.facts import Facts
 from dlrun.errors import ConfigError
-from dlrun.tasks import Batch, Logs, Loss, Monitor, check_loss
+from dlrun.losses import Loss
+from dlrun.tasks import Batch, Logs, Monitor, check_loss
 
 
 class Classification:
