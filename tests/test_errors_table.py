@@ -71,6 +71,8 @@ CASES: list[tuple[list[str], type[DlrunError], list[str]]] = [
     (["trainer.epochs=1e30"], ConfigError, ["at most 1e9"]),
     (["data.val=0", "trainer.early_stop=1"], ConfigError, ["trainer.early_stop", "data.val=0.1"]),
     (["data.val=0", "trainer.monitor=val/f1"], ConfigError, ["trainer.monitor", "data.val=0.1"]),
+    (["data.val=0", "schedule._target_=dlrun.schedules.Plateau"], ConfigError, ["schedule=plateau", "data.val=0.1"]),
+    (["+dat=1"], ConfigError, ["dat", "nothing refers to it"]),
     (["data.val=0", "schedule=plateau"], ConfigError, ["schedule=plateau", "data.val=0.1"]),
     (["optimizer.lr=-1"], ConfigError, ["optimizer", "learning rate", "-1"]),
     (["optimizer.betas=[0.9,1.5]"], ConfigError, ["beta"]),

@@ -226,8 +226,12 @@ def test_a_refused_resume_leaves_the_run_as_it_is(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("lr: 0.5", "lr: 0.001").replace("- 16", "- 17"))
     with pytest.raises(ConfigError, match=r"model\.hidden"):
         resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+    written = config.read_text().replace("- 17", "- 16")
+    config.write_text(written.replace("torch.nn.ReLU", "torch.nn.GELU"))
+    with pytest.raises(ConfigError, match=r"activation\._target_ torch\.nn\.GELU"):
+        resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
     assert (done.path / "run.json").read_text() == before
-    config.write_text(config.read_text().replace("- 17", "- 16"))
+    config.write_text(written)
     assert resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet()).status == "done", "and the lock is free"
 
 
@@ -243,6 +247,19 @@ def test_a_best_checkpoint_newer_than_the_state_is_not_taken_for_the_state_s_own
     (afresh.path / "checkpoints" / "best.ckpt").unlink()
     assert "val/accuracy" not in shorter.metrics
     assert shorter.metrics["test/loss"] == evaluate(afresh.path, reporter=Quiet())["test/loss"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_lost_best_checkpoint_is_chosen_anew(tmp_path: Path, damage: str) -> None:
+    done = train_short(tmp_path, "optimizer.lr=1e-30")  # nothing is learnt, so the untrained network stays the best
+    best = done.path / "checkpoints" / "best.ckpt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(bytes(content)) if damage == "flipped" else best.unlink()
+    outcome = resume(done.path, overrides=["trainer.steps=60"], reporter=Quiet())
+    assert json.loads((outcome.path / "run.json").read_text())["best"]["step"] > 40
+    assert "val/accuracy" in outcome.metrics
+    assert evaluate(outcome.path, reporter=Quiet())["test/loss"] == outcome.metrics["test/loss"]
 
 
 @pytest.mark.parametrize("overrides", [["trainer.batch_size=431"], ["trainer.accumulate=64"]])

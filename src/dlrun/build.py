@@ -7,6 +7,7 @@ its first operation imports torch._dynamo for a second, and a network that reads
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -126,7 +127,7 @@ def resolved(config: DictConfig, groups: Sequence[str]) -> Node:
     """
     written = OmegaConf.to_yaml(config)
     for key in [str(name) for name in config]:
-        if key not in GROUPS and f"${{{key}" not in written:
+        if key not in GROUPS and not re.search(rf"\$\{{{re.escape(key)}[.}}\[]", written):
             raise ConfigError(f"{key}: there is no such group, and nothing refers to it{did_you_mean(key, GROUPS)}")
     node: Node = {}
     for group in groups:
@@ -248,7 +249,7 @@ def _check_held_out(node: Node, settings: Settings, facts: Facts) -> None:
     wishes = {
         "trainer.early_stop": settings.early_stop is not None,
         "trainer.monitor": settings.monitor != "auto",
-        "schedule=plateau": node["choices"].get("schedule") == "plateau",
+        "schedule=plateau": node["schedule"]["_target_"] == "dlrun.schedules.Plateau",
     }
     for name, wished in wishes.items():
         if wished:

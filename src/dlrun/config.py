@@ -224,7 +224,7 @@ def _retargeted(config: DictConfig, values: Sequence[Override]) -> DictConfig:
     """A group whose ``_target_`` the command line replaces keeps no key of the old target, only those given with it."""
     from omegaconf import OmegaConf
 
-    keys = [override.key_or_group for override in values]
+    keys = [override.key_or_group for override in values if not override.is_delete()]
     OmegaConf.set_struct(config, False)
     for group in [key.removesuffix("._target_") for key in keys if key.endswith("._target_") and key.count(".") == 1]:
         given = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}

@@ -10,7 +10,7 @@ from dlrun.build import check
 from dlrun.config import change, load_config
 from dlrun.errors import CheckpointError, ConfigError, DataError
 from dlrun.run import Outcome, describe_experiment, finish
-from dlrun.session import Session, config_text, hyperparameters, open_session, record_start, recorded
+from dlrun.session import Session, config_text, identity, open_session, record_start, recorded
 from dlrun.tracking.provenance import provenance
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter
@@ -59,6 +59,8 @@ def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Seq
                 status="running", attempts=attempts + 1 if isinstance(attempts, int) else 1, error=None, exit_code=None
             )
             record_start(session)
+            if state is None:  # a best network without a state to go on from belongs to nothing
+                (run.checkpoints / "best.ckpt").unlink(missing_ok=True)
             _warn_of_changes(record, reporter)
             session.history.truncate(session.trainer.step if state else -1)
             for note in session.history.notes:
@@ -88,7 +90,7 @@ def _take_up(session: Session, state: dict[str, Any], reporter: Reporter) -> Non
             f"the data '{name}' is not what this run was trained on (its fingerprint differs); "
             f"put the old files back, or start anew: dlrun train data={name}"
         )
-    _refuse_edits(state["hyperparameters"], hyperparameters(session.experiment), session.run.config)
+    _refuse_edits(state["experiment"], identity(session.experiment), session.run.config)
     best: dict[str, Any] | None = None
     try:
         best = session.checkpoints.best()

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
-from dlrun.build import Experiment, limited
+from dlrun.build import GROUPS, Experiment, limited
 from dlrun.data import Examples, Part, Splits
 from dlrun.data.batches import Batches
 from dlrun.errors import DivergedError, DlrunError, MemoryExhaustedError
@@ -89,7 +89,7 @@ def _saver(experiment: Experiment, splits: Splits, checkpoints: Checkpoints, his
         "task": experiment.task.state(),
         "preprocess": splits.preprocess.state(),
         "fingerprint": splits.fingerprint,
-        "hyperparameters": hyperparameters(experiment),
+        "experiment": identity(experiment),
     }
     return Saver(checkpoints, history, None if every == "auto" else int(every), extra)
 
@@ -203,6 +203,24 @@ def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | st
         flat[group] = str(written["choices"].get(group, "own"))
         _flatten(group, written[group], flat)
     return flat
+
+
+def identity(experiment: Experiment) -> dict[str, str]:
+    """Every key that makes the experiment what it is, classes included, flat and as written: not its logging."""
+    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
+    found: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}", inner)
+        else:
+            found[prefix] = str(value)
+
+    for group in GROUPS:
+        if group not in ("choices", "tracking"):
+            walk(group, written[group])
+    return found
 
 
 def _flatten(prefix: str, node: dict[str, Any], flat: dict[str, bool | int | float | str]) -> None:

@@ -134,7 +134,7 @@ class Saver(Callback):
     def on_start(self, trainer: Trainer) -> None:
         """A resumed run's step and best network are on disk already."""
         self.saved = (trainer.step, trainer.evaluated_at) if trainer.step else (-1, -1)
-        self.best_step = trainer.best.step if trainer.best else -1
+        self.best_step = trainer.best.step if trainer.best and trainer.best.model is not None else -1
 
     def on_step(self, trainer: Trainer, logs: dict[str, Tensor]) -> None:
         """Save when due."""

@@ -282,7 +282,7 @@ class Trainer:
         self._seconds_before, self.latest = state["seconds"], state["latest"]
         self.evaluated_at, self.logged_at = state["evaluated_at"], state["logged_at"]
         self.evaluations_without_progress = state["evaluations_without_progress"]
-        if state["best"] is not None:
-            same = best is not None and best["step"] == state["best"]["step"]
-            self.best = Best(**state["best"], model=best["model"] if best is not None and same else None)
+        if state["best"] is not None and best is not None:  # without a good best checkpoint it is chosen anew
+            same = best["step"] == state["best"]["step"]
+            self.best = Best(**state["best"], model=best["model"] if same else None)
         restore_random_state(state["random"])
