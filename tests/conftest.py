@@ -59,3 +59,21 @@ def shared_data() -> Path:
 def shared_data_or_none() -> Path | None:
     """The same, for a test that goes on without them."""
     return SHARED_DATA if SHARED_DATA.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def family_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A series of 200 rows and a folder of six pictures."""
+    import torch
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("families")
+    rows = [f"2020-01-01 {i // 60:02d}:{i % 60:02d},{i % 7},{(i * i) % 11}" for i in range(200)]
+    (folder / "series.csv").write_text("\n".join(["date,a,b", *rows]) + "\n")
+    source = torch.Generator().manual_seed(0)
+    for part in ("images", "more"):
+        (folder / part).mkdir()
+        for i in range(6):
+            pixels = torch.randint(0, 256, (40, 36, 3), dtype=torch.uint8, generator=source)
+            Image.fromarray(pixels.numpy()).save(folder / part / f"{i}.png")
+    return {"series": folder / "series.csv", "images": folder / "images", "more": folder / "more"}

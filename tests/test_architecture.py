@@ -14,12 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "dlrun"
 FILES = sorted(SOURCE.rglob("*.py"))
 
+ASSEMBLY = (
+    "allowlist binding build config explain feature_classifier identity output_files pairing predict resume run "
+    "session sweeps trained"
+)
 FLOORS = (
     {"", "errors", "value_types"},
-    {"models", "losses", "metrics", "optimizers", "schedules"},
+    {"adversarial_losses", "models", "losses", "metrics", "optimizers", "schedules"},
     {"data", "tasks"},
     {"algorithms", "training", "engines", "tracking"},
-    {"allowlist", "binding", "build", "config", "explain", "resume", "run", "session", "sweeps", "trained"},
+    set(ASSEMBLY.split()),
     {"cli", "console", "__main__"},
 )
 

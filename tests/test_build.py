@@ -71,10 +71,10 @@ def test_clipping_and_pieces_come_from_the_trainer_group() -> None:
     model = experiment.model()
     updater = experiment.updater(model)
     assert len(updater.clips) == 2
-    assert isinstance(experiment.algorithm(model, updater), Accumulation)
+    assert isinstance(experiment.algorithm(model), Accumulation)
     plain = checked()
     assert plain.updater(model).clips == ()
-    assert isinstance(plain.algorithm(model, updater), Backpropagation)
+    assert isinstance(plain.algorithm(model), Backpropagation)
     assert checked("precision=fp16").updater(model).scaler.is_enabled()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,25 +11,56 @@ from dlrun.allowlist import OWN
 from dlrun.build import check
 from dlrun.config import compose, config_dir, groups
 from dlrun.run import train
+from family_cases import OVERRIDES
 from quiet import Quiet
 
 ROOT = config_dir()
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.yaml"))
 FLOORS = {
-    "data": 19, "model": 6, "activation": 20, "loss": 9, "optimizer": 14, "schedule": 8, "task": 3, "precision": 4,
-    "engine": 2, "debug": 4, "experiment": 6, "tracking": 2, "algorithm": 2, "trainer": 1,
+    "data": 27, "model": 26, "activation": 20, "loss": 12, "optimizer": 14, "schedule": 8, "task": 12, "precision": 4,
+    "engine": 2, "debug": 4, "experiment": 27, "tracking": 2, "algorithm": 6, "trainer": 1,
 }  # fmt: skip
 
-# What a choice needs beside itself to make sense.
+# What a choice needs beside itself to make sense; {shared} is ../shared/data, and without it the choice only composes.
 COMPANIONS = {
-    "data/csv.yaml": None,  # needs a file: tests/data/test_csv_table.py
-    "data/image_folder.yaml": None,  # needs a folder: tests/data/test_image_folder.py
-    "model/lenet5.yaml": ["data=mnist"],
-    "model/resnet.yaml": ["data=cifar10"],
-    "model/torchvision.yaml": ["data=cifar10"],
-    "task/regression.yaml": ["data=diabetes"],
+    "data/csv.yaml": ["data.path={shared}/titanic/train.csv", "data.target=Survived"],
+    "data/image_folder.yaml": ["data.root={shared}/orl-faces/att_faces"],
+    "data/faces.yaml": ["data.root={shared}/orl-faces/att_faces"],
+    "data/text_classification.yaml": ["data.path={shared}/names", "model=lstm"],
+    "data/text.yaml": ["model=lstm"],
+    "data/series.yaml": ["data.path={series}", "data.look_back=24", "data.horizon=6"],
+    "data/audio_folder.yaml": ["data.root={shared}/fsdd/recordings"],
+    "data/libsvm.yaml": ["data.path={shared}/libsvm/heart_scale"],
+    "data/superres.yaml": [*OVERRIDES["srcnn"][1:], "model=srcnn"],
     "loss/bce.yaml": ["data=breast_cancer"],
-}
+    "loss/least_squares.yaml": ["model=gan"],
+    "loss/non_saturating.yaml": ["model=gan"],
+    "loss/wasserstein.yaml": ["model=gan"],
+    "task/regression.yaml": ["data=diabetes"],
+    "task/denoising.yaml": ["model=denoising"],
+    "task/density.yaml": ["model=rbm"],
+    "task/forecasting.yaml": OVERRIDES["dlinear"],
+    "task/generation.yaml": ["model=gan"],
+    "task/language_modelling.yaml": ["data=text", "model=lstm"],
+    "task/max_margin.yaml": ["model=svm"],
+    "task/reconstruction.yaml": ["model=autoencoder"],
+    "task/super_resolution.yaml": [*OVERRIDES["srcnn"], "model=srcnn"],
+    "task/variational.yaml": ["model=vae"],
+    "algorithm/adversarial.yaml": ["model=gan"],
+    "algorithm/contrastive_divergence.yaml": ["model=rbm"],
+    "algorithm/layerwise.yaml": ["model=dbn"],
+    "algorithm/truncated_backpropagation.yaml": ["data=text", "model=lstm"],
+    "experiment/airline_passengers.yaml": ["data.path={shared}/series-small/airline-passengers.csv"],
+    "experiment/ett_dlinear.yaml": ["data.path={shared}/ett/ETTh1.csv"],
+    "experiment/faces.yaml": ["data.root={shared}/orl-faces/att_faces"],
+    "experiment/names.yaml": ["data.path={shared}/names"],
+    "experiment/spoken_digits.yaml": ["data.root={shared}/fsdd/recordings"],
+    "experiment/srcnn_t91.yaml": ["data.path={shared}/superres/T91", "data.test_path={shared}/superres/Set5"],
+    "experiment/sst2.yaml": ["data.path={shared}/sst2/stsa.binary.train"],
+    "experiment/stock_prices.yaml": ["data.path={shared}/series-small/sp500-2000.csv"],
+    "experiment/svm_a9a.yaml": ["data.path={shared}/libsvm/a9a", "data.test_path={shared}/libsvm/a9a.t"],
+    "experiment/svm_gaussian_a9a.yaml": ["data.path={shared}/libsvm/a9a", "data.test_path={shared}/libsvm/a9a.t"],
+} | {f"model/{name}.yaml": words for name, words in OVERRIDES.items()}  # fmt: skip
 NO_NETWORK = [
     "digits",
     "iris",
@@ -51,13 +83,16 @@ def test_no_group_has_lost_files() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_the_yaml_composes_and_passes_the_check(file: Path) -> None:
+def test_the_yaml_composes_and_passes_the_check(
+    file: Path, family_files: dict[str, Path], shared_data_or_none: Path | None
+) -> None:
     companions = COMPANIONS.get(file.as_posix(), [])
-    if companions is None:
-        assert compose([f"{file.parent.name}={file.stem}"])
+    words = [*companions, f"{file.parent.name}={file.stem}"]
+    if shared_data_or_none is None and any("{shared}" in word for word in words):
+        assert compose(words)
         return
-    experiment = check(compose([*companions, f"{file.parent.name}={file.stem}"]))
-    assert experiment.task.out_features() >= 1
+    experiment = check(compose([word.format(**family_files, shared=shared_data_or_none) for word in words]))
+    assert math.prod(experiment.task.out_shape()) >= 1
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -94,6 +129,9 @@ def test_every_optimizer_lowers_the_training_loss(optimizer: str, tmp_path: Path
 
 @pytest.mark.parametrize("loss", [option.name for option in groups()["loss"]])
 def test_every_loss_trains_where_it_belongs(loss: str, tmp_path: Path) -> None:
+    if loss in ("least_squares", "non_saturating", "wasserstein"):
+        assert "test/modes" in _train(["data=ring", "model=gan", f"loss={loss}", "trainer.steps=3"], tmp_path)
+        return
     data = "diabetes" if loss in ("mse", "mae", "huber") else "breast_cancer"
     assert "test/loss" in _train([f"data={data}", f"loss={loss}", "trainer.steps=3"], tmp_path)
 

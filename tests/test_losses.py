@@ -39,13 +39,15 @@ def signs(targets: Tensor) -> Tensor:
 
 def test_what_each_loss_says_of_itself() -> None:
     says = {name: (sorted(loss.tasks), loss.binary_units) for name, loss in EVERY.items()}
-    both, one = ["classification", "regression"], ["classification"]
+    one = ["classification"]
+    pixels = ["classification", "denoising", "reconstruction"]
+    numbers = sorted([*pixels, "regression", "forecasting", "super_resolution"])
     assert says == {
-        "cross_entropy": (one, 2),
-        "bce": (one, 1),
-        "mse": (both, 2),
-        "mae": (both, 2),
-        "huber": (both, 2),
+        "cross_entropy": ([*one, "language_modelling"], 2),
+        "bce": ([*pixels, "variational"], 1),
+        "mse": ([*numbers, "variational"], 2),
+        "mae": (numbers, 2),
+        "huber": (numbers, 2),
         "hinge": (one, 1),
         "squared_hinge": (one, 1),
         "focal": (one, 1),
@@ -119,6 +121,38 @@ def test_losses_between_numbers_are_torchs(loss: nn.Module, reference: object, s
     torch.testing.assert_close(loss(scores, classes), reference(scores, F.one_hot(classes, C).float()))
     zero_one = (classes > 0).long()
     torch.testing.assert_close(loss(scores[:, :1], zero_one), reference(scores[:, :1], zero_one[:, None].float()))
+
+
+PICTURES = torch.rand(B, 1, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("mse", F.mse_loss),
+        ("mae", F.l1_loss),
+        ("huber", F.huber_loss),
+        ("bce", F.binary_cross_entropy_with_logits),
+    ],
+)
+def test_pictures_are_compared_pixel_by_pixel(name: str, reference: object) -> None:
+    assert callable(reference)
+    outputs = torch.randn(B, 1, 4, 5, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(EVERY[name](outputs, PICTURES), reference(outputs, PICTURES))
+
+
+def test_bce_of_pixels_can_be_smoothed_but_not_weighted_by_class() -> None:
+    outputs = torch.zeros(B, 1, 4, 5)
+    smooth = losses.BinaryCrossEntropy(label_smoothing=0.5)(outputs, PICTURES)
+    expected = F.binary_cross_entropy_with_logits(outputs, PICTURES / 2 + 0.25)
+    torch.testing.assert_close(smooth, expected)
+    with pytest.raises(ConfigError, match=r"use loss\.class_weights=null"):
+        losses.BinaryCrossEntropy(class_weights=[1.0, 2.0])(outputs, PICTURES)
+
+
+def test_cross_entropy_of_tokens_in_a_row() -> None:
+    outputs, tokens = torch.randn(24, 11), torch.arange(24) % 11
+    torch.testing.assert_close(losses.CrossEntropy()(outputs, tokens), F.cross_entropy(outputs, tokens))
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1, (0.5 + 0 + 2.0) / 3), (2, (0.25 + 0 + 4.0) / 3)])

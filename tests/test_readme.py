@@ -6,13 +6,23 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from dlrun.cli.main import main
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-SHORT = ["trainer.limit={train: 120, val: 30, test: 30}", "trainer.epochs=1", "trainer.steps=2", "tracking=minimal"]
+SHORT = ["trainer.limit={train: 600, val: 30, test: 30}", "trainer.epochs=1", "trainer.steps=2", "tracking=minimal"]
+
+# What would take long beyond its steps: another network to train, thousands of landmarks, a long annealing.
+SHORTER = {
+    "dcgan": ["task.classifier_steps=5"],
+    "svm_gaussian_mnist": ["model.components=50"],
+    "svm_gaussian_a9a": ["model.components=50"],
+    "rbm_": ["task.ais_steps=50"],
+}
 
 
 def commands() -> list[str]:
@@ -26,7 +36,7 @@ def commands() -> list[str]:
 
 
 def test_the_commands_are_found() -> None:
-    assert len(commands()) >= 18
+    assert len(commands()) >= 50
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +50,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"{i % 50 + 20},{['east', 'west'][i % 2]},{(i % 50 + 20) * 1000 + i}" for i in range(200)]
     (here / "houses.csv").write_text("\n".join(["size,side,price", *lines]))
     (here / "new_houses.csv").write_text("side,size\neast,30\n")
+    (here / "book.txt").write_text("Once upon a time there was a king who had a book.\n" * 60)
+    (here / "reviews.csv").write_text("text,label\n" + "a good film,good\na bad film,bad\n" * 60)
+    months = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01,{i % 12 + i / 50}" for i in range(400)]
+    (here / "sales.csv").write_text("\n".join(["month,sales", *months]))
+    for name, pitch in (("high", 800), ("low", 200)):
+        (here / "voices" / name).mkdir(parents=True)
+        for i in range(12):
+            tone = np.sin(np.arange(4000) * 2 * np.pi * (pitch + i) / 8000) * 20000
+            wavfile.write(here / "voices" / name / f"{i}.wav", 8000, tone.astype(np.int16))
     (here / "conf" / "model").mkdir(parents=True)
     yaml = re.search(r"```yaml\n(# conf/model/mynet.yaml.*?)```", README.read_text(), re.S)
     assert yaml is not None
@@ -72,8 +91,10 @@ def words_of(command: str, data: Path | None) -> list[str]:
         return [*words, "trainer.steps=3"]
     if words[0] != "train" or "--cfg" in words:
         return words
-    if any("mnist" in word for word in words):
-        if data is None:
-            pytest.skip("needs MNIST and Fashion-MNIST, which are not beside this clone")
-        words.append(f"data.root={data}")
-    return words + SHORT
+    shared = "../shared/data"
+    if any("mnist" in word for word in words) and not any(shared in word for word in words):
+        words.append(f"data.root={shared}")
+    if any(shared in word for word in words) and data is None:
+        pytest.skip("needs the data sets that are not beside this clone")
+    shorter = [extra for part, extras in SHORTER.items() if part in command for extra in extras]
+    return [word.replace(shared, str(data)) for word in words] + SHORT + shorter

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from dlrun.errors import ConfigError, DataError, DivergedError
+from dlrun.predict import predict
 from dlrun.resume import resume
-from dlrun.trained import evaluate, predict
+from dlrun.trained import evaluate
 from dlrun.training.checkpoint import Checkpoints, read
 from dlrun.training.trainer import Trainer
 from quiet import Quiet, train_short
@@ -191,7 +192,7 @@ def test_images_that_stream_give_the_same_bits_with_any_workers_and_after_a_stop
     assert weights_hash(alone.path) == weights_hash(whole.path)
     outcome = resume(_stopped_at(tmp_path, 5, [*settings, "trainer.workers=2"]), overrides=[], reporter=Quiet())
     assert weights_hash(outcome.path) == weights_hash(whole.path)
-    found = predict(outcome.path, [tmp_path / "photos" / "dogs"], reporter=Quiet())
+    found = predict(outcome.path, [tmp_path / "photos" / "dogs"])
     assert {row["prediction"] for row in found.rows} == {"dogs"}
 
 
@@ -321,7 +322,7 @@ def test_no_secret_of_the_environment_reaches_any_file(tmp_path: Path, monkeypat
     assert [path.name for path in files if b"a-secret-place" in path.read_bytes()] == []
     assert b"${oc.env:SECRET_FOLDER}" in (done.path / "config.yaml").read_bytes()
     monkeypatch.delenv("SECRET_FOLDER")
-    assert len(predict(done.path, [folder / "t.csv"], reporter=Quiet()).rows) == 200
+    assert len(predict(done.path, [folder / "t.csv"]).rows) == 200
 
 
 def test_early_stopping_ends_the_run(tmp_path: Path) -> None:
@@ -358,7 +359,7 @@ def test_predict_reads_a_table_and_writes_a_csv(tmp_path: Path) -> None:
     done = train_short(tmp_path, "data=csv", f"data.path={table}", "trainer.steps=300", "optimizer.lr=0.01")
     unseen = tmp_path / "unseen.csv"
     unseen.write_text("colour,size\ngreen,8\nred,0\n")
-    found = predict(done.path, [unseen], reporter=Quiet())
+    found = predict(done.path, [unseen])
     assert [row["prediction"] for row in found.rows] == ["a", "b"]
     assert found.path.read_text().splitlines()[0] == "input,prediction,p(a),p(b)"
     assert float(found.rows[0]["p(a)"]) == pytest.approx(1 - float(found.rows[0]["p(b)"]), abs=1e-5)
@@ -371,7 +372,7 @@ def test_regression_predicts_in_the_data_s_own_units(tmp_path: Path) -> None:
     assert done.metrics["test/r2"] > 0.999
     asked = tmp_path / "asked.csv"
     asked.write_text("x\n10\n")
-    (row,) = predict(done.path, [asked], reporter=Quiet()).rows
+    (row,) = predict(done.path, [asked]).rows
     assert float(row["y"]) == pytest.approx(1500, abs=20)
 
 

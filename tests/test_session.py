@@ -14,15 +14,8 @@ from dlrun.build import check
 from dlrun.config import compose
 from dlrun.data import Examples, Splits
 from dlrun.errors import DivergedError, MemoryExhaustedError, StorageError
-from dlrun.session import (
-    config_text,
-    hyperparameters,
-    limit_parts,
-    make_batches,
-    open_session,
-    prepare_process,
-    recorded,
-)
+from dlrun.identity import config_text, hyperparameters
+from dlrun.session import limit_parts, make_batches, open_session, prepare_process, recorded
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.signals import StopFlag
 from quiet import SHORT, Quiet, train_short

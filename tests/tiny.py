@@ -81,8 +81,10 @@ def make_trainer(*callbacks: Callback, lr: float = 0.1, **changed: Any) -> Train
     task = changed.pop("task", None) or Regression(MeanSquaredError(), FACTS, standardize=False)
     updater = make_updater(model, lr)
     precision = Precision()
+    algorithm = Backpropagation(model, task, updater, precision)
     parts: dict[str, Any] = {
-        "take_step": Backpropagation(model, task, updater, precision).step,
+        "algorithm": algorithm,
+        "take_step": algorithm.step,
         "schedule": Halving(),
         "average": NoAverage(),
         "train": batches(10),
@@ -91,7 +93,7 @@ def make_trainer(*callbacks: Callback, lr: float = 0.1, **changed: Any) -> Train
         "goal": Monitor("mse", higher_is_better=False),
         "stop": StopFlag(),
     }
-    fixed = {"model": model, "task": task, "facts": FACTS, "updater": updater, "precision": precision}
+    fixed = {"model": model, "task": task, "facts": FACTS, "precision": precision}
     return Trainer(**fixed, **(parts | changed), callbacks=callbacks)
 
 

@@ -7,27 +7,34 @@ its first operation imports torch._dynamo for a second, and a network that reads
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor, nn
+from torch import nn
 
 from dlrun.algorithms import Algorithm
 from dlrun.algorithms.accumulation import Accumulation
+from dlrun.allowlist import locate
 from dlrun.binding import Node, bound, make
 from dlrun.data import Data
 from dlrun.data.facts import Facts
 from dlrun.engines import Engine
-from dlrun.errors import ConfigError, DlrunError, did_you_mean
+from dlrun.errors import ConfigError, did_you_mean
 from dlrun.explain import explain
 from dlrun.losses import Loss
+from dlrun.models.recurrent import Carried
+from dlrun.pairing import check_algorithm, check_held_out, check_network, check_optimizer, check_tracking
 from dlrun.schedules import Schedule
 from dlrun.tasks import Task
 from dlrun.training.device import choose_device
+from dlrun.training.evaluation import Viewed, as_it_is
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings, read_settings
 from dlrun.training.updater import Updater, clip_by_norm, clip_by_value
@@ -35,6 +42,9 @@ from dlrun.training.updater import Updater, clip_by_norm, clip_by_value
 AUTO_TASK = {
     "classification": "dlrun.tasks.classification.Classification",
     "regression": "dlrun.tasks.regression.Regression",
+    "language_modelling": "dlrun.tasks.language_modelling.LanguageModelling",
+    "forecasting": "dlrun.tasks.forecasting.Forecasting",
+    "super_resolution": "dlrun.tasks.super_resolution.SuperResolution",
 }
 
 
@@ -48,7 +58,7 @@ class Experiment:
     settings: Settings
     facts: Facts
     data: Data
-    loss: Loss
+    loss: Loss | None
     task: Task
     schedule: Schedule
     precision: Precision
@@ -56,11 +66,17 @@ class Experiment:
     device: torch.device
     batch_size: int
     full_batch: bool
+    consecutive: bool
     choices: list[tuple[str, str, str]]
 
     def model(self) -> nn.Module:
         """The network, on the CPU (or the device of the surrounding context), freshly initialised."""
-        return build_model(self.node, self.facts, self.task.out_features(), self.trusted)
+        return build_model(self.node, self.facts, self.task, self.trusted)
+
+    @property
+    def viewed(self) -> Viewed:
+        """The network as evaluation sees it: with its state carried on where batches continue one another."""
+        return Carried if self.consecutive else as_it_is
 
     def updater(self, model: nn.Module) -> Updater:
         """The optimizer of the model's parameters, with clipping and loss scaling around it."""
@@ -73,12 +89,18 @@ class Experiment:
             clips.append(clip_by_value(self.settings.clip_value))
         return Updater(optimizer, self.precision.scaler(self.device), clips)
 
-    def algorithm(self, model: nn.Module, updater: Updater) -> Algorithm:
-        """The algorithm that changes the model's parameters."""
-        runtime = {"model": model, "task": self.task, "updater": updater, "precision": self.precision}
-        algorithm: Algorithm = make(self.node["algorithm"], "algorithm", runtime, self.trusted)
+    def algorithm(self, model: nn.Module) -> Algorithm:
+        """The algorithm that changes the model's parameters, with its optimizers."""
+        target = locate(self.node["algorithm"]["_target_"], "algorithm", self.trusted)
+        runtime: dict[str, Any] = {"model": model, "task": self.task, "loss": self.loss, "precision": self.precision}
+        runtime["updater_of"] = self.updater
+        if "updater" in inspect.signature(target).parameters:
+            runtime["updater"] = self.updater(model)
+        algorithm: Any = make(self.node["algorithm"], "algorithm", runtime, self.trusted)
         pieces = self.settings.accumulate
-        return algorithm if pieces == 1 else Accumulation(algorithm, updater, pieces)
+        if pieces > 1:
+            algorithm = Accumulation(algorithm, runtime["updater"], pieces)
+        return algorithm  # type: ignore[no-any-return]
 
 
 def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
@@ -92,24 +114,26 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
     node = resolved(config, GROUPS)
     trusted = tuple(trusted)
     settings = read_settings(node["trainer"])
-    _check_tracking(node["tracking"])
+    check_tracking(node["tracking"])
     device = choose_device(settings.device)
     precision: Precision = make(node["precision"], "precision", {}, trusted)
     engine: Engine = make(node["engine"], "engine", {}, trusted)
     schedule: Schedule = make(node["schedule"], "schedule", {}, trusted)
-    data: Data = make(node["data"], "data", {}, trusted)
-    _check_algorithm(node, settings, precision, trusted)
-    full_batch = _check_optimizer(node, settings, trusted)
+    data: Data = make(node["data"], "data", {"wanted_pixels": _pixels(node, trusted)}, trusted)
+    algorithm = check_algorithm(node, settings, precision, trusted)
+    full_batch = check_optimizer(node, settings, trusted)
     facts = data.facts()
-    loss, task = _task(node, facts, trusted)
-    _check_network(node, facts, task, trusted)
+    loss, task = make_task(node, facts, trusted)
+    parts = {"loss": loss, "precision": precision, "trusted": trusted}
+    check_network(node, task, algorithm, lambda: build_model(node, facts, task, trusted), facts, parts)
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
     goal = settings.goal(task.monitor, task.metric_names())
-    _check_held_out(node, settings, facts)
-    choices = explain(node, facts, task, loss, device, goal.metric, batch_size)
+    check_held_out(node, settings, facts)
+    unpackable = algorithm.unpackable or getattr(locate(node["model"]["_target_"], "model", trusted), "unpackable", "")
+    choices = explain(node, facts, task, loss, device, goal.metric, batch_size, unpackable)
     return Experiment(
         config, node, trusted, settings, facts, data, loss, task, schedule, precision, engine, device, batch_size,
-        full_batch, choices,
+        full_batch, algorithm.consecutive, choices,
     )  # fmt: skip
 
 
@@ -140,16 +164,24 @@ def resolved(config: DictConfig, groups: Sequence[str]) -> Node:
     return node
 
 
-def build_model(node: Node, facts: Facts, out_features: int, trusted: Sequence[str]) -> nn.Module:
+def build_model(node: Node, facts: Facts, task: Task, trusted: Sequence[str]) -> nn.Module:
     """The network for data of these facts: sizes of the input and output layer are never typed by hand."""
     make_activation, arguments = bound(node["activation"], "activation", {}, trusted)
+    shape = task.out_shape()
+    units = shape[-1] if task.per_step else math.prod(shape)
     runtime = {
         "in_shape": facts.input_shape,
-        "in_features": _product(facts.input_shape),
+        "in_features": math.prod(facts.input_shape),
         "in_channels": facts.input_shape[0],
-        "out_features": out_features,
-        "num_classes": out_features,
+        "out_shape": shape,
+        "out_features": units,
+        "num_classes": units,
+        "per_step": task.per_step,
         "activation": lambda: make_activation(**arguments),
+        "vocabulary": facts.vocabulary,
+        "padding": facts.padding,
+        "target_shape": facts.target_shape,
+        "scale": facts.scale,
     }
     model = make(node["model"], "model", runtime, trusted)
     if not isinstance(model, nn.Module):
@@ -157,114 +189,35 @@ def build_model(node: Node, facts: Facts, out_features: int, trusted: Sequence[s
     return model
 
 
-def restore_task(node: Node, facts: Facts, trusted: Sequence[str]) -> Task:
-    """The task of a run, from its configuration and the facts in its checkpoint."""
-    return _task(node, facts, trusted)[1]
-
-
-def _task(node: Node, facts: Facts, trusted: Sequence[str]) -> tuple[Loss, Task]:
+def make_task(node: Node, facts: Facts, trusted: Sequence[str]) -> tuple[Loss | None, Task]:
+    """The loss (None where the task has none to choose) and the task, for data of these facts."""
     target = node["task"]["_target_"]
     task_node = node["task"] | {"_target_": AUTO_TASK[facts.task] if target == "auto" else target}
-    name = next((name for name, own in AUTO_TASK.items() if own == task_node["_target_"]), facts.task)
+    usual: str = locate(task_node["_target_"], "task", trusted).usual_loss  # type: ignore[attr-defined]
     loss_node = node["loss"]
-    if loss_node["_target_"] == "auto":
+    if loss_node["_target_"] == "auto" and usual:
         two = facts.num_classes == 2 and task_node.get("outputs", "auto") != 2
-        loss_node = {"_target_": f"dlrun.losses.{_usual_loss(name, two)}"}
-    loss: Loss = make(loss_node, "loss", {}, trusted)
+        usual = "BinaryCrossEntropy" if usual == "CrossEntropy" and two else usual
+        loss_node = {"_target_": usual if "." in usual else f"dlrun.losses.{usual}"}
+    loss: Loss | None = None
+    if usual:
+        loss = make(loss_node, "loss", {}, trusted)
+    elif loss_node["_target_"] != "auto":
+        raise ConfigError(
+            f"loss: {node['choices'].get('task', 'this task')} has no loss to choose; leave it at loss=auto"
+        )
     task: Task = make(task_node, "task", {"loss": loss, "facts": facts}, trusted)
     return loss, task
 
 
-def _usual_loss(task: str, two_classes: bool) -> str:
-    if task == "regression":
-        return "MeanSquaredError"
-    return "BinaryCrossEntropy" if two_classes else "CrossEntropy"
-
-
-def _check_optimizer(node: Node, settings: Settings, trusted: Sequence[str]) -> bool:
-    """Bind the optimizer's keys and ranges; returns whether it wants the whole training part in each step."""
-    target, arguments = bound(node["optimizer"], "optimizer", {"params": []}, trusted)
-    make_arguments = {name: value for name, value in arguments.items() if name != "params"}
-    try:
-        target([], **make_arguments)  # torch checks the ranges first, then finds no parameters
-    except (TypeError, ValueError) as error:
-        if "empty parameter list" not in str(error):
-            raise ConfigError(f"optimizer: {str(error).splitlines()[0]}") from error
-    always = bool(getattr(target, "full_batch", False))
-    if always and settings.batch_size != "auto":
-        raise ConfigError(
-            f"trainer.batch_size={settings.batch_size}: gradient descent takes the whole training part in each step; "
-            "use optimizer=sgd for mini-batches"
-        )
-    return always or target is torch.optim.LBFGS
-
-
-def _check_algorithm(node: Node, settings: Settings, precision: Precision, trusted: Sequence[str]) -> None:
-    parts = dict.fromkeys(("model", "task", "updater", "precision"))
-    algorithm, _ = bound(node["algorithm"], "algorithm", parts, trusted)
-    name, optimizer = node["choices"].get("algorithm"), node["choices"].get("optimizer")
-    if settings.accumulate > 1 and not getattr(algorithm, "in_pieces", False):
-        raise ConfigError(
-            f"trainer.accumulate={settings.accumulate} cannot go with algorithm={name} ({optimizer}); leave it at 1"
-        )
-    if precision.dtype == "float16" and not getattr(algorithm, "scaled_loss", False):
-        raise ConfigError(f"precision=fp16 cannot go with algorithm={name} ({optimizer}); use precision=bf16 or fp32")
-
-
-def _check_network(node: Node, facts: Facts, task: Task, trusted: Sequence[str]) -> None:
-    """Run the network once on two made-up examples, and the loss once on what comes out."""
-    units = task.out_features()
-    name = node["choices"].get("model", node["model"].get("_target_"))
-    try:
-        model = build_model(node, facts, units, trusted)
-        with torch.no_grad():
-            outputs = model(torch.zeros(2, *facts.input_shape))
-    except DlrunError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(
-            f"model={name} cannot take inputs of shape {facts.input_shape} from data '{facts.name}': {reason}"
-        ) from error
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ConfigError(f"model={name} has no parameters to train")
-    if not isinstance(outputs, Tensor) or outputs.shape != (2, units):
-        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ConfigError(f"model={name} gives {got} for a batch of 2, but the task needs (2, {units})")
-    targets = torch.zeros(2, dtype=torch.int64) if facts.num_classes else torch.zeros(2, facts.num_targets)
-    if facts.num_classes:
-        task.fit(torch.arange(facts.num_classes))
-    try:
-        task.outputs_loss(torch.zeros(2, units), targets)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"loss: cannot compare {units} outputs with '{facts.name}': {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _check_held_out(node: Node, settings: Settings, facts: Facts) -> None:
-    """Refuse what looks at the validation part when nothing is held out."""
-    if facts.sizes.get("val"):
-        return
-    wishes = {
-        "trainer.early_stop": settings.early_stop is not None,
-        "trainer.monitor": settings.monitor != "auto",
-        "schedule=plateau": node["schedule"]["_target_"] == "dlrun.schedules.Plateau",
-    }
-    for name, wished in wishes.items():
-        if wished:
-            raise ConfigError(f"{name} needs a validation part, but nothing is held out; set data.val=0.1")
-
-
-def _check_tracking(node: Node) -> None:
-    for key in ("every", "share", "tensorboard"):
-        if key not in node:
-            raise ConfigError(f"tracking.{key} is missing from the configuration")
-    every, share = node["every"], node["share"]
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise ConfigError(f"tracking.every={every}: takes a whole number of steps of at least 1")
-    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ConfigError(f"tracking.share={share}: takes a share of the time from 0 to 1")
+def _pixels(node: Node, trusted: Sequence[str]) -> str:
+    """The range in which the model, or else the task, wants images."""
+    for group in ("model", "task"):
+        target = node[group]["_target_"]
+        wanted = None if target == "auto" else getattr(locate(target, group, trusted), "pixels", None)
+        if wanted is not None:
+            return str(wanted)
+    return "standard"
 
 
 def limited(examples: int, limit: float | None) -> int:
@@ -272,10 +225,3 @@ def limited(examples: int, limit: float | None) -> int:
     if limit is None:
         return examples
     return max(1, round(limit * examples)) if limit <= 1 else min(int(limit), examples)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product

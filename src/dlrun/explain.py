@@ -11,7 +11,14 @@ from dlrun.tasks import Task
 
 
 def explain(
-    node: Node, facts: Facts, task: Task, loss: Loss, device: torch.device, monitored: str, batch_size: int
+    node: Node,
+    facts: Facts,
+    task: Task,
+    loss: Loss | None,
+    device: torch.device,
+    monitored: str,
+    batch_size: int,
+    unpackable: str,
 ) -> list[tuple[str, str, str]]:
     """What was chosen and why, in the order a reader thinks."""
     picked = node["choices"]
@@ -24,7 +31,8 @@ def explain(
         ("model", str(picked.get("model")), node["model"]["_target_"]),
         ("output layer", output, reason),
         ("activation", str(picked.get("activation")), "hidden layers"),
-        ("loss", type(loss).__name__, "from the task" if picked.get("loss") == "auto" else "as asked"),
+        ("loss", *_loss(picked, loss)),
+        ("algorithm", str(picked.get("algorithm")), f"does not pack: {unpackable}" if unpackable else "packs"),
         ("optimizer", str(picked.get("optimizer")), _settings_of(node["optimizer"])),
         ("schedule", str(picked.get("schedule")), _settings_of(node["schedule"])),
         ("batch", f"{batch_size:,}", "as asked" if node["trainer"]["batch_size"] != "auto" else "auto"),
@@ -32,6 +40,12 @@ def explain(
         ("precision", str(picked.get("precision")), f"engine {picked.get('engine')}"),
         ("device", str(device), "as asked" if node["trainer"]["device"] != "auto" else "auto"),
     ]
+
+
+def _loss(picked: dict[str, object], loss: Loss | None) -> tuple[str, str]:
+    if loss is None:
+        return "-", "the task has none to choose"
+    return type(loss).__name__, "from the task" if picked.get("loss") == "auto" else "as asked"
 
 
 def _best_by(node: Node, facts: Facts, monitored: str) -> tuple[str, str]:

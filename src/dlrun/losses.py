@@ -1,11 +1,12 @@
 """The losses: how far off the outputs are, as one number with a gradient.
 
 Every loss takes raw outputs and does its own squashing; classification targets are class indices (B,), and a loss that
-needs one-hot or +-1 numbers makes them itself. With one output unit the index is 0 or 1.
+needs one-hot or +-1 numbers makes them itself. With one output unit the index is 0 or 1. Other targets are numbers of
+the outputs' shape: values to predict, or the pixels of a picture.
 Every loss is a mean over the batch and, where it has one term per output unit, over the units. With class weights the
 mean is weighted by each example's class, sum(w l) / sum(w), as torch's cross-entropy has it.
 
-Shapes: B batch, N output units, C classes (2 where N is 1).
+Shapes: B batch, N output units (or the values of a picture or a window, of any shape), C classes (2 where N is 1).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from torch.nn import functional as F
 from dlrun.errors import ConfigError
 
 CLASSIFICATION = frozenset({"classification"})
-BOTH = frozenset({"classification", "regression"})
+PIXELS = frozenset({"reconstruction", "denoising"})
+NUMBERS = CLASSIFICATION | PIXELS | {"regression", "forecasting", "super_resolution"}
+LIKELIHOOD = frozenset({"variational"})  # where the loss stands for a distribution: Bernoulli or Gaussian
 Weights = Sequence[float] | str | None
 
 
@@ -39,7 +42,7 @@ class Loss(Protocol):
         """Learn of the number of training examples of each class (C,)."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, N) and targets (B,) or (B, N) -> a 0-d tensor."""
+        """Outputs (B, N...) and targets (B,) or (B, N...) -> a 0-d tensor."""
 
 
 def one_hot(targets: Tensor, outputs: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ def one_hot(targets: Tensor, outputs: Tensor) -> Tensor:
 
 
 def numbers(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Targets of a loss between numbers: regression's (B, N) as they are, class indices (B,) as one-hot rows."""
+    """Targets of a loss between numbers: numbers (B, N...) as they are, class indices (B,) as one-hot rows."""
     return targets if targets.is_floating_point() else one_hot(targets, outputs)
 
 
@@ -89,8 +92,10 @@ class ClassWeights(nn.Module):
         """The weight of each example (B,), or None when all weigh the same.
 
         Raises:
-            ConfigError: the list has another length than there are classes.
+            ConfigError: the list has another length than there are classes, or the targets are no classes.
         """
+        if self.values is not None and targets.is_floating_point():
+            raise ConfigError("loss.class_weights is for classes, and here are none: use loss.class_weights=null")
         values = self.per_class(outputs)
         return None if values is None else values.index_select(0, targets)
 
@@ -119,14 +124,14 @@ def _check_smoothing(value: float) -> float:
 
 
 class CrossEntropy(nn.Module):
-    """-log softmax(outputs)[target]: the log-likelihood of the right class.
+    """-log softmax(outputs)[target]: the log-likelihood of the right class, or of the right token.
 
     Args:
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
         class_weights: None, ``"balanced"`` or one number per class.
     """
 
-    tasks = CLASSIFICATION
+    tasks = CLASSIFICATION | {"language_modelling"}
     binary_units = 2
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
@@ -145,14 +150,14 @@ class CrossEntropy(nn.Module):
 
 
 class BinaryCrossEntropy(nn.Module):
-    """-y log p - (1 - y) log(1 - p) with p = sigmoid(output); with more units one such question per class.
+    """-y log p - (1 - y) log(1 - p) with p = sigmoid(output); with more units one such question per class or pixel.
 
     Args:
         label_smoothing: targets 0 and 1 become e/2 and 1 - e/2.
-        class_weights: None, ``"balanced"`` or one number per class.
+        class_weights: None, ``"balanced"`` or one number per class; pixels have no classes.
     """
 
-    tasks = CLASSIFICATION
+    tasks = CLASSIFICATION | PIXELS | LIKELIHOOD
     binary_units = 1
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
@@ -165,37 +170,37 @@ class BinaryCrossEntropy(nn.Module):
         self.weights.fit(counts)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, N), class indices (B,) -> 0-d."""
-        wanted = one_hot(targets, outputs) * (1 - self.label_smoothing) + self.label_smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
+        """Outputs (B, N...), class indices (B,) or pixels (B, N...) from 0 to 1 -> 0-d."""
+        wanted = numbers(outputs, targets) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").flatten(1).mean(1)
         return mean(losses, self.weights.of(targets, outputs))
 
 
 class MeanSquaredError(nn.Module):
     """(output - target)^2; for classification against one-hot rows (or 0 and 1)."""
 
-    tasks = BOTH
+    tasks = NUMBERS | LIKELIHOOD
     binary_units = 2
 
     def fit(self, counts: Tensor) -> None:
         """Nothing to learn from class counts."""
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, N), targets (B, N) or class indices (B,) -> 0-d."""
+        """Outputs (B, N...), targets (B, N...) or class indices (B,) -> 0-d."""
         return F.mse_loss(outputs, numbers(outputs, targets))
 
 
 class MeanAbsoluteError(nn.Module):
     """|output - target|; for classification against one-hot rows (or 0 and 1)."""
 
-    tasks = BOTH
+    tasks = NUMBERS
     binary_units = 2
 
     def fit(self, counts: Tensor) -> None:
         """Nothing to learn from class counts."""
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, N), targets (B, N) or class indices (B,) -> 0-d."""
+        """Outputs (B, N...), targets (B, N...) or class indices (B,) -> 0-d."""
         return F.l1_loss(outputs, numbers(outputs, targets))
 
 
@@ -206,7 +211,7 @@ class Huber(nn.Module):
         delta: distance, in the units the task scales targets to, where the square becomes a line.
     """
 
-    tasks = BOTH
+    tasks = NUMBERS
     binary_units = 2
 
     def __init__(self, delta: float = 1.0) -> None:
@@ -219,7 +224,7 @@ class Huber(nn.Module):
         """Nothing to learn from class counts."""
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, N), targets (B, N) or class indices (B,) -> 0-d."""
+        """Outputs (B, N...), targets (B, N...) or class indices (B,) -> 0-d."""
         return F.huber_loss(outputs, numbers(outputs, targets), delta=self.delta)
 
 

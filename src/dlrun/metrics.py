@@ -81,3 +81,49 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
 def mae(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean of |y - f| over examples and columns."""
     return (targets - outputs).abs().mean()
+
+
+def psnr(outputs: Tensor, targets: Tensor, peak: float = 1.0) -> Tensor:
+    """Peak signal-to-noise ratio in decibels, 10 log10(peak^2 / mean squared error), of each picture: (B,).
+
+    A picture without any error counts as if one pixel were off by 1/255 of the peak: infinity has no mean.
+
+    Args:
+        outputs: (B, C, H, W).
+        targets: (B, C, H, W).
+        peak: the value of white.
+    """
+    error = (outputs - targets).double().square().mean((1, 2, 3))
+    least = (peak / 255) ** 2 / targets[0].numel()
+    ratio: Tensor = 10 * torch.log10(peak**2 / error.clamp_min(least))
+    return ratio
+
+
+def ssim(outputs: Tensor, targets: Tensor, peak: float = 1.0) -> Tensor:
+    """Structural similarity of each picture, at most 1: (B,).
+
+    Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13, 2004,
+    equation (13): means, variances and covariance under a Gaussian window of 11 x 11 pixels and deviation 1.5, where
+    it lies wholly inside the picture; K1 = 0.01, K2 = 0.03.
+
+    Args:
+        outputs: (B, C, H, W), at least 11 x 11.
+        targets: (B, C, H, W).
+        peak: the value of white.
+    """
+    line = torch.exp(-((torch.arange(11, dtype=torch.float64, device=outputs.device) - 5) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+
+    def seen(x: Tensor) -> Tensor:
+        maps = x.double().flatten(0, 1).unsqueeze(1)  # (B, C, H, W) -> (B * C, 1, H, W)
+        maps = torch.conv2d(torch.conv2d(maps, line.view(1, 1, 11, 1)), line.view(1, 1, 1, 11))
+        seen_maps: Tensor = maps.unflatten(0, x.shape[:2]).squeeze(2)
+        return seen_maps
+
+    mean_x, mean_y = seen(outputs), seen(targets)
+    var_x, var_y = seen(outputs.double() ** 2) - mean_x**2, seen(targets.double() ** 2) - mean_y**2
+    covariance = seen(outputs.double() * targets.double()) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    size = (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    return (likeness / size).mean((1, 2, 3))

@@ -9,8 +9,9 @@ from typing import Any
 from dlrun.build import check
 from dlrun.config import change, load_config
 from dlrun.errors import CheckpointError, ConfigError, DataError
+from dlrun.identity import config_text, identity
 from dlrun.run import Outcome, describe_experiment, finish
-from dlrun.session import Session, config_text, identity, open_session, record_start, recorded
+from dlrun.session import Session, open_session, record_start, recorded
 from dlrun.tracking.provenance import provenance
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter
@@ -46,7 +47,8 @@ def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Seq
             experiment = check(change(load_config(run.config), overrides, CHANGEABLE), trusted)
             state = _newest_state(run, reporter)
             reporter.experiment(describe_experiment(experiment), run.path)
-            session = open_session(experiment, run, reporter, stop, resumed_from=state["step"] if state else 0)
+            at, learnt = (state["step"], state["task"]) if state else (0, None)
+            session = open_session(experiment, run, reporter, stop, resumed_from=at, learnt=learnt)
             if state is not None:
                 _take_up(session, state, reporter)
         except BaseException:

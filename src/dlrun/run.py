@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from dlrun.build import Experiment, build_model, check
 from dlrun.data.facts import Facts
+from dlrun.identity import config_text
 from dlrun.models.summary import Row, on_meta, summarize
-from dlrun.session import Session, config_text, open_session, record_start, recorded
+from dlrun.session import Session, open_session, record_start, recorded
 from dlrun.tasks import Evaluation
 from dlrun.tracking.provenance import git_diff, provenance, redact
 from dlrun.tracking.run_directory import RunDirectory
@@ -139,7 +140,7 @@ def _test(session: Session, stop: StopFlag) -> Evaluation | None:
         with weights:
             tested = evaluate_part(
                 trainer.model, trainer.task, session.test, trainer.autocast,
-                split="test", step=step, epoch=epoch, stop=stop,
+                split="test", step=step, epoch=epoch, stop=stop, viewed=trainer.viewed,
             )  # fmt: skip
     except EvaluationStopped:
         return None
@@ -171,8 +172,9 @@ def _progress(session: Session) -> dict[str, Any]:
 def describe_experiment(experiment: Experiment) -> Description:
     """What was chosen and why, and every layer of the network."""
     with torch.device("meta"):
-        model = build_model(experiment.node, experiment.facts, experiment.task.out_features(), experiment.trusted)
-    layers = summarize(on_meta(model), experiment.facts.input_shape)
+        model = build_model(experiment.node, experiment.facts, experiment.task, experiment.trusted)
+    numbers = torch.int64 if experiment.facts.vocabulary else torch.float32
+    layers = summarize(on_meta(model), experiment.facts.input_shape, numbers)
     return Description(experiment.choices, layers, experiment.facts, experiment.config, list(experiment.facts.notes))
 
 

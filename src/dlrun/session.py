@@ -7,16 +7,21 @@ import time
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from omegaconf import OmegaConf
+from torch import nn
 from torch.utils.data import Subset
 
-from dlrun.build import GROUPS, Experiment, limited
+from dlrun.build import Experiment, limited
 from dlrun.data import Examples, Part, Splits
 from dlrun.data.batches import Batches
-from dlrun.errors import DivergedError, DlrunError, MemoryExhaustedError
+from dlrun.data.windows import Windows
+from dlrun.errors import ConfigError, DivergedError, DlrunError, MemoryExhaustedError
+from dlrun.feature_classifier import provide_classifier
+from dlrun.identity import hyperparameters, identity
+from dlrun.models.init_from import initialise
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.tracking.tensorboard import TensorBoard
@@ -44,19 +49,26 @@ class Session:
 
 
 def open_session(
-    experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: StopFlag, resumed_from: int | None = None
+    experiment: Experiment,
+    run: RunDirectory,
+    reporter: Reporter,
+    stop: StopFlag,
+    resumed_from: int | None = None,
+    learnt: dict[str, Any] | None = None,
 ) -> Session:
-    """Load the data, build the network from the seed, and connect everything."""
+    """Load the data, build the network from the seed, and connect everything.
+
+    ``learnt`` is what the task knows of the training part already, of a run that goes on from a checkpoint.
+    """
     settings = experiment.settings
     prepare_process(experiment)
+    provide_classifier(experiment, run, reporter, stop)
     started = time.perf_counter()
     splits = limit_parts(experiment.data.load(), settings.limit)
-    experiment.task.fit(_targets(splits.train))
     train, val, test = (make_batches(experiment, splits, part) for part in PARTS)
     assert train is not None, "a data set always has a training part"
-    seed_everything(settings.seed)
-    model = experiment.model().to(experiment.device)
-    updater = experiment.updater(model)
+    model = _network(experiment, all_targets(splits.train), train, learnt, reporter)
+    algorithm = experiment.algorithm(model)
     average: Average = ExponentialAverage(model, settings.ema) if settings.ema else NoAverage()
     history, checkpoints = History(run.history), Checkpoints(run.checkpoints)
     board = _board(experiment, run, resumed_from)
@@ -65,8 +77,8 @@ def open_session(
         model=model,
         task=experiment.task,
         facts=splits.facts,
-        take_step=experiment.engine.prepare(experiment.algorithm(model, updater)),
-        updater=updater,
+        algorithm=algorithm,
+        take_step=experiment.engine.prepare(algorithm),
         schedule=experiment.schedule,
         average=average,
         precision=experiment.precision,
@@ -75,10 +87,39 @@ def open_session(
         plan=settings.plan(len(train), experiment.node["tracking"]["every"]),
         goal=settings.goal(experiment.task.monitor, experiment.task.metric_names()),
         stop=stop,
+        viewed=experiment.viewed,
         callbacks=watching if board is None else [board, *watching],
     )
     loaded = time.perf_counter() - started
     return Session(experiment, run, splits, trainer, history, checkpoints, board, test, loaded)
+
+
+def _network(
+    experiment: Experiment, targets: torch.Tensor, train: Batches, learnt: dict[str, Any] | None, reporter: Reporter
+) -> nn.Module:
+    """The network from its seed; a new run's task learns from the training part, and the network takes what it needs.
+
+    That is from the data a mean or landmarks (``prepare``), from another run its layers (``trainer.init_from``).
+    """
+    experiment.task.fit(targets, train.in_order)
+    if learnt is not None:
+        experiment.task.restore(learnt)
+    seed_everything(experiment.settings.seed)
+    model = experiment.model().to(experiment.device)
+    if learnt is not None:
+        return model
+    take = getattr(model, "prepare", None)
+    if take is not None:
+        with torch.no_grad():
+            take(train.in_order)
+    source = experiment.settings.init_from
+    if source is not None:
+        state = Checkpoints(RunDirectory.open(Path(source).expanduser()).checkpoints).best()
+        if state is None:
+            raise ConfigError(f"trainer.init_from={source}: that run has no best checkpoint yet")
+        for sentence in initialise(model, state["model"]):
+            reporter.note(sentence)
+    return model
 
 
 def _saver(experiment: Experiment, splits: Splits, checkpoints: Checkpoints, history: History) -> Saver:
@@ -136,6 +177,8 @@ def _limited_part(part: Part, limit: float | None) -> Part:
     count = limited(size, limit) if size else 0
     if count == size:
         return part
+    if isinstance(part, Windows):  # one after the other, as a text goes on
+        return part.take(torch.arange(count))
     rows = torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count].sort().values
     if isinstance(part, Examples):
         return Examples(part.inputs[rows], part.targets[rows])
@@ -150,7 +193,7 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
         return None
     settings = experiment.settings
     training = name == "train"
-    workers = 0 if isinstance(part, Examples) else _workers(settings.workers)
+    workers = 0 if isinstance(part, (Examples, Windows)) else _workers(settings.workers)
     return Batches(
         part,
         preprocess=splits.preprocess,
@@ -159,6 +202,7 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
         seed=settings.seed,
         augment=getattr(experiment.data, "augment", None) if training else None,
         workers=workers,
+        consecutive=experiment.consecutive,
     )
 
 
@@ -170,12 +214,12 @@ def _workers(wanted: int | str) -> int:
     return min(8, os.cpu_count() or 1) if wanted == "auto" else int(wanted)
 
 
-def _targets(part: Part) -> torch.Tensor:
+def all_targets(part: Part) -> torch.Tensor:
     """All targets of the training part; a streamed folder knows them without reading a picture."""
-    if isinstance(part, Examples):
+    if isinstance(part, (Examples, Windows)):
         return part.targets
     if isinstance(part, Subset):
-        return _targets(part.dataset)[torch.tensor(part.indices)]
+        return all_targets(part.dataset)[torch.tensor(part.indices)]
     targets: torch.Tensor = part.targets  # type: ignore[attr-defined]
     return targets
 
@@ -189,46 +233,6 @@ def _board(experiment: Experiment, run: RunDirectory, resumed_from: int | None) 
     names = list(dict.fromkeys(f"{part}/{metric}" for part in ("test", "val") for metric in (goal, "loss")))
     purge = None if resumed_from is None else resumed_from + 1
     return TensorBoard(run.path, hyperparameters(experiment), names, purge, tracking["share"])
-
-
-SHOWN = ("data", "task", "model", "activation", "loss", "optimizer", "schedule", "trainer", "precision", "engine")
-
-
-def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | str]:
-    """What was picked and every number of it, flat: ``model`` mlp, ``optimizer.lr`` 0.001."""
-    # As written: a value that comes from the environment may be a secret, and it stays ${oc.env:NAME} here.
-    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
-    flat: dict[str, bool | int | float | str] = {}
-    for group in SHOWN:
-        flat[group] = str(written["choices"].get(group, "own"))
-        _flatten(group, written[group], flat)
-    return flat
-
-
-def identity(experiment: Experiment) -> dict[str, str]:
-    """Every key that makes the experiment what it is, classes included, flat and as written: not its logging."""
-    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
-    found: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}", inner)
-        else:
-            found[prefix] = str(value)
-
-    for group in GROUPS:
-        if group not in ("choices", "tracking"):
-            walk(group, written[group])
-    return found
-
-
-def _flatten(prefix: str, node: dict[str, Any], flat: dict[str, bool | int | float | str]) -> None:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            _flatten(f"{prefix}.{name}", value, flat)
-        elif name != "_target_" and value is not None:
-            flat[f"{prefix}.{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 @contextmanager
@@ -266,8 +270,3 @@ def _failure(error: BaseException) -> tuple[str, int]:
         return "interrupted", 130
     out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
     return "failed", MemoryExhaustedError.exit_code if out_of_memory else 1
-
-
-def config_text(experiment: Experiment) -> str:
-    """The composed configuration; interpolations stay as they are written, so no secret of the environment enters."""
-    return OmegaConf.to_yaml(experiment.config)

@@ -54,6 +54,18 @@ class Outcome:
 class Predictions:
     rows: list
     path: Path
+    text: str | None = None
+    pictures: list = field(default_factory=list)
+
+
+@dataclass
+class Wishes:
+    prompt: str | None = None
+    length: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    count: int | None = None
+    seed: int | None = None
 
 
 CALLS = []
@@ -172,10 +184,13 @@ def evaluate(path, *, split="test", reporter, trusted=()):
     return metrics
 
 
-def predict(path, inputs, *, output, reporter, trusted=()):
-    CALLS.append(("predict", path, inputs, output, trusted))
+def predict(path, inputs, *, output, wishes, trusted=()):
+    CALLS.append(("predict", path, inputs, output, wishes, trusted))
+    target = output or path / "predictions" / "1.csv"
+    if wishes.prompt:
+        return Predictions([], target, text="said")
     rows = [{"name": f"row {i}", "prediction": "cat\x1b[31m", "probability": 0.98765} for i in range(25)]
-    return Predictions(rows, output or path / "predictions" / "1.csv")
+    return Predictions(rows, target)
 
 
 def describe(config, trusted=()):
@@ -204,13 +219,16 @@ def modules():
     going_on = types.ModuleType("dlrun.resume")
     going_on.__dict__.update(resume=resume)
     trained = types.ModuleType("dlrun.trained")
-    trained.__dict__.update(evaluate=evaluate, predict=predict)
+    trained.__dict__.update(evaluate=evaluate)
+    asked = types.ModuleType("dlrun.predict")
+    asked.__dict__.update(predict=predict, Wishes=Wishes)
     directory = types.ModuleType("dlrun.tracking.run_directory")
     directory.__dict__.update(outputs_root=outputs_root, find_run=find_run, list_runs=list_runs)
     return {
         "dlrun.run": run,
         "dlrun.resume": going_on,
         "dlrun.trained": trained,
+        "dlrun.predict": asked,
         "dlrun.tracking.run_directory": directory,
     }
 

@@ -5,6 +5,8 @@ import pytest
 
 from dlrun.cli.commands import BY_NAME, COMMANDS
 
+TO_PREDICT = ("--prompt", "--length", "--temperature", "--top-k", "--count", "--seed")
+
 
 def test_the_surface_is_frozen():
     options = {c.name: sorted(flag for o in c.options for flag in o.flags if flag not in ("-h",)) for c in COMMANDS}
@@ -16,7 +18,7 @@ def test_the_surface_is_frozen():
             ).split()
         ),
         "eval": sorted([*shared, "--split", "--outputs", "--json"]),
-        "predict": sorted([*shared, "--output", "--outputs", "--json"]),
+        "predict": sorted([*shared, *TO_PREDICT, "--output", "--outputs", "--json"]),
         "resume": sorted([*shared, "--outputs", "--json"]),
         "show": sorted([*shared, "--config-dir", "-cd", "--json"]),
         "list": sorted([*shared, "--config-dir", "-cd", "--json"]),
@@ -148,7 +150,20 @@ def test_predict_shows_some_rows_and_names_the_file(dlrun, fakes, tmp_path):
     assert out.splitlines()[-1] == "and 5 more, all in p.csv"
     assert fakes.CALLS[-1][2:4] == ([file], Path("p.csv"))
     _, out, _ = dlrun("predict", "last", str(file), "--json")
+    assert json.loads(out).keys() == {"path", "predictions"}
     assert len(json.loads(out)["predictions"]) == 25
+
+
+def test_predict_prints_a_text_and_passes_what_was_wished(dlrun, fakes):
+    words = ["predict", "last", "--prompt", "say", "--length=7", "--temperature", "0.5", "--top-k", "3", "--seed", "9"]
+    code, out, _ = dlrun(*words)
+    assert code == 0
+    assert out.splitlines() == ["said", "all in outputs/2026-11-21/143005-mlp-adam-k7f2/predictions/1.csv"]
+    wishes = fakes.CALLS[-1][4]
+    assert (wishes.prompt, wishes.length, wishes.temperature, wishes.top_k, wishes.seed) == ("say", 7, 0.5, 3, 9)
+    assert wishes.count is None
+    assert json.loads(dlrun(*words, "--json")[1])["text"] == "said"
+    assert dlrun(*words, "--output", "-")[1] == "said\n"
 
 
 def test_resume_takes_overrides(dlrun, fakes):

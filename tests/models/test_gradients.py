@@ -25,7 +25,7 @@ from dlrun.models.resnet import CifarResNet, ImageNetResNet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ACTIVATIONS = sorted(path.stem for path in (CONFIGS / "activation").glob("*.yaml"))
-LOSSES = sorted(path.stem for path in (CONFIGS / "loss").glob("*.yaml") if path.stem != "auto")
+LOSSES = sorted(path.stem for path in (CONFIGS / "loss").glob("*.yaml") if "dlrun.losses." in path.read_text())
 RANDOM = {"rrelu"}  # draws its slopes while it trains: checked in evaluation, where it is a function
 BATCH, CLASSES = 4, 3
 Build = Callable[[Callable[[], nn.Module]], nn.Module]

@@ -37,7 +37,7 @@ NUMBERS = Facts("numbers", "table", (3,), "regression", targets=("y",))
 )
 def test_the_output_layer(loss: nn.Module, outputs: int | str, facts: Facts, units: int) -> None:
     task = Classification(loss, facts, outputs)  # type: ignore[arg-type]
-    assert task.out_features() == units
+    assert task.out_shape() == (units,)
     words, reason = task.output_layer()
     assert words.startswith(f"{units} unit")
     assert reason
@@ -95,7 +95,7 @@ def test_metrics_by_hand() -> None:
 
 def test_the_baseline_answers_the_training_part_s_majority() -> None:
     task = Classification(CrossEntropy(), FIVE)
-    task.fit(torch.tensor([3, 3, 3, 0, 1]))
+    task.fit(torch.tensor([3, 3, 3, 0, 1]), list)
     assert {k: float(v) for k, v in task.baseline(torch.tensor([3, 0, 0, 0])).items()} == {"accuracy": 0.25}
 
 
@@ -115,7 +115,7 @@ def test_balanced_weights_reach_the_loss() -> None:
     task = Classification(CrossEntropy(class_weights="balanced"), TWO)
     outputs, targets = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])
     plain = float(task.outputs_loss(outputs, targets))
-    task.fit(torch.tensor([0, 0, 0, 1]))  # weights 4 / (2 * 3) and 4 / (2 * 1)
+    task.fit(torch.tensor([0, 0, 0, 1]), list)  # weights 4 / (2 * 3) and 4 / (2 * 1)
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.e)
     assert plain == pytest.approx((right + wrong) / 2)
     assert float(task.outputs_loss(outputs, targets)) == pytest.approx((2 / 3 * right + 2 * wrong) / (2 / 3 + 2))
@@ -123,13 +123,13 @@ def test_balanced_weights_reach_the_loss() -> None:
 
 def test_a_class_that_is_missing_from_the_training_part_is_counted() -> None:
     task = Classification(CrossEntropy(), FIVE)
-    task.fit(torch.tensor([0, 1]))
+    task.fit(torch.tensor([0, 1]), list)
     assert task.counts.tolist() == [1, 1, 0, 0, 0]
 
 
 def test_the_state_makes_a_round_trip_through_json() -> None:
     task = Classification(CrossEntropy(class_weights="balanced"), TWO)
-    task.fit(torch.tensor([0, 0, 1]))
+    task.fit(torch.tensor([0, 0, 1]), list)
     other = Classification(CrossEntropy(class_weights="balanced"), TWO)
     other.restore(json.loads(json.dumps(task.state())))
     outputs, targets = torch.randn(6, 2), torch.tensor([0, 1, 1, 1, 0, 0])

@@ -20,14 +20,14 @@ TARGETS = torch.tensor([[100.0, 1.0], [300.0, 1.0], [500.0, 1.0], [700.0, 1.0]])
 
 def fitted(**more: bool) -> Regression:
     task = Regression(MeanSquaredError(), TWO, **more)
-    task.fit(TARGETS)
+    task.fit(TARGETS, list)
     return task
 
 
 def test_one_unit_for_each_target() -> None:
-    assert Regression(MeanSquaredError(), ONE).out_features() == 1
+    assert Regression(MeanSquaredError(), ONE).out_shape() == (1,)
     task = Regression(MeanSquaredError(), TWO)
-    assert task.out_features() == 2
+    assert task.out_shape() == (2,)
     assert task.output_layer() == ("2 units, identity", "a number for each of: price, size")
     assert Regression(MeanSquaredError(), ONE).output_layer()[0] == "1 unit, identity"
 
@@ -53,7 +53,7 @@ def test_targets_far_from_zero_are_not_rounded() -> None:
     """Seconds since 1970 half a second apart: float32 would hold them to 128 seconds."""
     targets = 1_700_000_000 + 0.5 * torch.arange(200, dtype=torch.float64)[:, None]
     task = Regression(MeanSquaredError(), Facts("t", "table", (1,), "regression", targets=("t",)))
-    task.fit(targets)
+    task.fit(targets, list)
     outputs = ((targets - task.mean) / task.deviation).float()
     assert float(task.metrics(outputs, targets)["r2"]) > 1 - 1e-12
     assert float(task.metrics(outputs, targets)["mae"]) < 1e-5
@@ -102,7 +102,7 @@ def test_the_loss_has_a_gradient_and_logs_without_one() -> None:
 
 def test_another_loss_is_taken_and_a_wrong_one_refused() -> None:
     assert torch.isfinite(Regression(Huber(), TWO).outputs_loss(torch.zeros(4, 2), TARGETS))
-    with pytest.raises(ConfigError, match="CrossEntropy is for classification, but 'one' is regression: use loss=mse"):
+    with pytest.raises(ConfigError, match="but 'one' is regression: use loss=mse"):
         Regression(CrossEntropy(), ONE)
     classes = Facts("kinds", "table", (3,), "classification", classes=("a", "b", "c"))
     with pytest.raises(ConfigError, match="'kinds' has 3 classes: use task=classification"):
@@ -113,7 +113,7 @@ def test_another_loss_is_taken_and_a_wrong_one_refused() -> None:
 def test_the_state_makes_a_round_trip_through_json(standardize: bool) -> None:
     targets = torch.randn(50, 2, generator=torch.Generator().manual_seed(1)) * 1e3 + 0.1
     task, other = (Regression(MeanSquaredError(), TWO, standardize) for _ in range(2))
-    task.fit(targets)
+    task.fit(targets, list)
     other.restore(json.loads(json.dumps(task.state())))
     outputs = torch.randn(50, 2)
     assert torch.equal(task.predict(outputs)["values"], other.predict(outputs)["values"])
@@ -123,5 +123,5 @@ def test_the_state_makes_a_round_trip_through_json(standardize: bool) -> None:
 
 def test_large_units_do_not_lose_the_deviation() -> None:
     task = Regression(MeanSquaredError(), ONE)
-    task.fit(1e7 + torch.arange(10.0)[:, None])
+    task.fit(1e7 + torch.arange(10.0)[:, None], list)
     assert float(task.deviation) == pytest.approx(8.25**0.5, rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from dlrun.data.facts import Facts
 from dlrun.errors import ConfigError
 from dlrun.losses import CrossEntropy, MeanAbsoluteError
 from dlrun.tasks import HIGHER_IS_BETTER, Monitor, check_loss
+from family_cases import ALL, experiment
 
 KINDS = Facts("kinds", "table", (3,), "classification", classes=("a", "b"))
 
@@ -31,13 +33,17 @@ def test_better_is_strictly_better_and_nan_never_is(higher: bool, value: float, 
     assert Monitor("x", higher_is_better=higher).improves(value, best) is improves
 
 
-def test_every_metric_that_a_task_reports_can_be_monitored() -> None:
-    assert set(HIGHER_IS_BETTER) == {"loss", "accuracy", "f1", "auroc", "mse", "mae", "r2"}
+@pytest.mark.parametrize("name", ALL)
+def test_every_metric_that_a_task_reports_can_be_monitored(name: str, family_files: dict[str, Path]) -> None:
+    task = experiment(name, family_files).task
+    assert set(task.metric_names()) <= set(HIGHER_IS_BETTER)
+    assert HIGHER_IS_BETTER[task.monitor.metric] == task.monitor.higher_is_better
+    assert task.monitor.metric in task.metric_names()
 
 
 def test_a_loss_of_the_other_kind_names_one_that_works() -> None:
     numbers = Facts("numbers", "table", (3,), "regression", targets=("y",))
-    with pytest.raises(ConfigError, match=r"CrossEntropy is for classification, but 'numbers' is regression: .*mse"):
+    with pytest.raises(ConfigError, match=r"CrossEntropy is for .*, but 'numbers' is regression: .*mse"):
         check_loss(CrossEntropy(), "regression", numbers)
     check_loss(MeanAbsoluteError(), "classification", KINDS)
 

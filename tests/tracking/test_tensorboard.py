@@ -58,7 +58,7 @@ def fake_trainer(facts: Facts) -> Any:
     else:
         targets = inputs.sum(1, keepdim=True)
         task = Regression(nn.MSELoss(), facts)  # type: ignore[arg-type]
-    task.fit(targets)
+    task.fit(targets, list)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = network(facts)
@@ -406,3 +406,34 @@ def test_the_configuration_is_the_runs_own_file(tmp_path: Path) -> None:
     board.on_start(fake_trainer(POINTS))
     text = read(tmp_path).Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "      hidden: [8, 8]" in text
+
+
+def test_a_drawing_may_be_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery.Gallery, "drawings", lambda self: {"pictures/story": lambda: "Once *upon* a time"})
+    board = TensorBoard(tmp_path, {}, [])
+    trainer = fake_trainer(POINTS)
+    board.on_start(trainer)
+    trainer.step = 5
+    board.on_end(trainer)
+    written = read(tmp_path).Tensors("pictures/story/text_summary")
+    assert [(event.step, event.tensor_proto.string_val[0].decode()) for event in written] == [
+        (0, "Once *upon* a time"),
+        (5, "Once *upon* a time"),
+    ]
+    assert (tmp_path / "plots" / "story.md").read_text() == "Once *upon* a time"
+
+
+def test_codes_go_to_the_projector_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = fake_trainer(IMAGES)
+    trainer.model.encode = lambda inputs: inputs.flatten(1)[:, :3]
+    board = TensorBoard(tmp_path, {}, [])
+    board.on_start(trainer)
+    assert not (tmp_path / "tensorboard" / "tensors.tsv").exists()
+    board.on_end(trainer)
+    assert len((tmp_path / "tensorboard" / "tensors.tsv").read_text().splitlines()) == 50
+    assert (tmp_path / "tensorboard" / "sprite.png").exists()
+    (tmp_path / "tensorboard" / "sprite.png").unlink()
+    (tmp_path / "tensorboard" / "sprite.png").mkdir()  # refuses to be written
+    board.on_end(trainer)
+    assert "TensorBoard is off for the rest of this run" in caplog.text
+    caplog.clear()

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from dlrun.training.updater import Clip, Updater, clip_by_norm, clip_by_value
+from dlrun.training.updater import Clip, Updater, Updaters, clip_by_norm, clip_by_value
 from tiny import make_updater
+
+INERT = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def pair() -> tuple[nn.Linear, nn.Linear]:
@@ -143,3 +145,35 @@ def test_the_state_makes_a_round_trip() -> None:
     assert torch.equal(mine.weight, other.weight)
     second.set_factor(1.0)
     assert second.rate == 0.1, "the base rate is the configuration's, not the scheduled one"
+
+
+def test_several_updaters_look_like_one() -> None:
+    models = [nn.Linear(2, 1), nn.Linear(3, 1)]
+    parts = [Updater(torch.optim.SGD(m.parameters(), lr=lr), INERT) for m, lr in zip(models, (0.1, 0.4), strict=True)]
+    both = Updaters(parts)
+    assert len(both.parameters) == 4
+    both.set_factor(0.5)
+    assert both.rate == pytest.approx(0.05)
+    assert [part.rate for part in parts] == pytest.approx([0.05, 0.2])
+    for parameter in both.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    assert both.gradient_norm().item() == pytest.approx(7**0.5)  # seven numbers of one each
+    assert not both.scaled
+
+
+def test_the_state_of_several_updaters_comes_back() -> None:
+    def make() -> Updaters:
+        torch.manual_seed(0)
+        models = [nn.Linear(2, 1), nn.Linear(3, 1)]
+        return Updaters([Updater(torch.optim.Adam(m.parameters(), lr=0.1), INERT) for m in models])
+
+    first, second = make(), make()
+    for parameter in first.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    for part in first.parts:
+        part.step()
+    first.set_factor(0.3)
+    second.load_state_dict(first.state_dict())
+    moments = [part.optimizer.state_dict()["state"] for part in (*first.parts, *second.parts)]
+    assert all(torch.equal(moments[i][0]["exp_avg"], moments[i + 2][0]["exp_avg"]) for i in (0, 1))
+    assert second.rate == first.rate

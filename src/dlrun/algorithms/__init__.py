@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from dlrun.tasks import Batch
+from dlrun.training.updater import Moves
 
 
 class Algorithm(Protocol):
@@ -15,14 +16,34 @@ class Algorithm(Protocol):
     Attributes:
         in_pieces: whether a batch may be cut into pieces whose gradients are added.
         scaled_loss: whether it works on a loss scaled for float16.
+        consecutive: whether batches must continue one another, as truncated backpropagation through time needs it.
+        requires: what it asks of a model beside ``forward``.
+        unpackable: why trials with it cannot be trained together as one stacked model; empty where they can.
+        updater: what moves the weights; the trainer sets the rate on it.
     """
 
     in_pieces: ClassVar[bool]
     scaled_loss: ClassVar[bool]
+    consecutive: ClassVar[bool]
+    requires: ClassVar[tuple[str, ...]]
+    unpackable: ClassVar[str]
+    updater: Moves
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on a batch; what to log, as 0-d tensors that nothing has waited for."""
+        """One step on a batch; what to log, as 0-d tensors that nothing has waited for, the same keys every time."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries from step to step beside the weights and the optimizer's state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        ...
+
+
+class Differentiates(Algorithm, Protocol):
+    """An algorithm whose gradient is that of one loss."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch (0-d, differentiable) and what to log; the part an engine may compile."""

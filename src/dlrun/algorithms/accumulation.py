@@ -5,11 +5,11 @@ Differs from whole batches in batch normalisation alone, which sees one piece at
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dlrun.algorithms import Algorithm
+from dlrun.algorithms import Differentiates
 from dlrun.data.batches import batch_sizes
 from dlrun.tasks import Batch
 from dlrun.training.updater import Updater
@@ -20,8 +20,11 @@ class Accumulation:
 
     in_pieces: ClassVar[bool] = True
     scaled_loss: ClassVar[bool] = True
+    consecutive: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ()
+    unpackable: ClassVar[str] = ""
 
-    def __init__(self, inner: Algorithm, updater: Updater, pieces: int) -> None:
+    def __init__(self, inner: Differentiates, updater: Updater, pieces: int) -> None:
         self.inner = inner
         self.updater = updater
         self.pieces = pieces
@@ -43,3 +46,11 @@ class Accumulation:
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one piece."""
         return self.inner.forward(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the algorithm inside carries."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        self.inner.load_state_dict(state)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dlrun.tasks import Batch, Task
+from dlrun.tasks import Batch, Differentiable
 from dlrun.training.precision import Precision
 from dlrun.training.updater import Updater
 
@@ -16,8 +16,11 @@ class Backpropagation:
 
     in_pieces: ClassVar[bool] = True
     scaled_loss: ClassVar[bool] = True
+    consecutive: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ()
+    unpackable: ClassVar[str] = ""
 
-    def __init__(self, model: nn.Module, task: Task, updater: Updater, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, task: Differentiable, updater: Updater, precision: Precision) -> None:
         self.model = model
         self.task = task
         self.updater = updater
@@ -35,3 +38,10 @@ class Backpropagation:
         """Loss of the batch, through the network, in the chosen precision."""
         with self.autocast:
             return self.task.loss(self.model, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is carried from step to step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dlrun.tasks import Batch, Task
+from dlrun.tasks import Batch, Differentiable
 from dlrun.training.precision import Precision
 from dlrun.training.updater import Updater
 
@@ -19,8 +19,11 @@ class Closure:
 
     in_pieces: ClassVar[bool] = False
     scaled_loss: ClassVar[bool] = False
+    consecutive: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ()
+    unpackable: ClassVar[str] = "each trial searches along a line of its own, a different number of times"
 
-    def __init__(self, model: nn.Module, task: Task, updater: Updater, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, task: Differentiable, updater: Updater, precision: Precision) -> None:
         self.model = model
         self.task = task
         self.updater = updater
@@ -46,3 +49,10 @@ class Closure:
         """Loss of the batch in the chosen precision."""
         with self.autocast:
             return self.task.loss(self.model, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is carried from step to step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""

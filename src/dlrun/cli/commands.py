@@ -14,7 +14,13 @@ _RESOLVE = Option(("--resolve",), "", "with --cfg: fill in the interpolations")
 _PACKAGE = Option(("--package", "-p"), "KEY", "with --cfg: only this part, as in '--package optimizer'")
 _MULTIRUN = Option(("--multirun", "-m"), "", "train every combination of the values given as a,b,c")
 _SPLIT = Option(("--split",), "NAME", "the part to measure: train, val or test (the default)", ("train", "val", "test"))
-_OUTPUT = Option(("--output",), "FILE", "write the predictions to this CSV file instead of the run's folder")
+_OUTPUT = Option(("--output",), "FILE", "write to this file or folder instead of the run's; - is standard output")
+_PROMPT = Option(("--prompt",), "TEXT", "a text to go on with (language models) or to classify (classifiers of text)")
+_LENGTH = Option(("--length",), "N", "tokens to go on for; 500 by default")
+_TEMPERATURE = Option(("--temperature",), "X", "below 1 safer, above 1 wilder, 0 the likeliest; 0.8 by default")
+_TOP_K = Option(("--top-k",), "N", "draw from the N likeliest tokens only")
+_COUNT = Option(("--count",), "N", "new examples to draw from a generator (gan, vae, rbm); 16 by default")
+_SEED = Option(("--seed",), "N", "of everything drawn; 0 by default")
 _SORT = Option(("--sort",), "KEY", "order by a column or metric; '-KEY' puts the largest first")
 _FILTER = Option(("--filter",), "KEY=VALUE", "only runs with this value (* and ? match any); may be repeated")
 _LIMIT = Option(("--limit",), "N", "at most N runs")
@@ -39,6 +45,17 @@ Examples:
 
 _RUN = "RUN is a directory, a unique part of a run's name, or 'last'."
 
+_PREDICT = f"""\
+{_RUN}
+INPUT is what the run was trained on: a table, pictures or a folder of them, a sound, a text. Answers in rows go into a
+CSV file, pictures (super-resolution, autoencoders) into PNG files. A generator draws without INPUT.
+
+Examples:
+  dlrun predict last new_rows.csv --output predictions.csv
+  dlrun predict last photo.png --output large.png
+  dlrun predict last --prompt "ROMEO:" --length 300 --temperature 0.7 --top-k 40
+  dlrun predict last --count 64 --seed 1"""
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         "train",
@@ -61,12 +78,11 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "predict",
         "predict",
-        "RUN INPUT...",
-        "predict from files with a run's best checkpoint",
+        "RUN [INPUT...]",
+        "predict from files, go on with a text or draw, with a run's best checkpoint",
         "run inputs",
-        (_OUTPUT, _OUTPUTS, _JSON, _DEBUG, _HELP),
-        f"{_RUN}\nINPUT is what the run was trained on: a table, an image, a folder of images.\n\n"
-        "Example:\n  dlrun predict last new_rows.csv --output predictions.csv",
+        (_OUTPUT, _PROMPT, _LENGTH, _TEMPERATURE, _TOP_K, _COUNT, _SEED, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        _PREDICT,
     ),
     Command(
         "resume",

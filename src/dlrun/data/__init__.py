@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dlrun.data.facts import Facts
+from dlrun.data.windows import Windows
 
 Item = tuple[Tensor, Tensor]
 
@@ -46,7 +48,7 @@ class Preprocess(Protocol):
         ...
 
 
-Part = Examples | Dataset[Item]
+Part = Examples | Windows | Dataset[Item]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Splits:
     """A loaded data set: training, validation and test part (the last two may be empty).
 
     A training part that is a ``Dataset`` has an attribute ``targets`` (N,) or (N, D), known without reading an item.
+    A ``Dataset`` whose items differ in shape has a class attribute ``singly = True``: its batches are of one item.
     """
 
     facts: Facts
@@ -76,10 +79,20 @@ class Data(Protocol):
         ...
 
 
+KINDS = {
+    "image": "dlrun.data.images.ImagePreprocess",
+    "table": "dlrun.data.tabular.TablePreprocess",
+    "language": "dlrun.data.text.LanguagePreprocess",
+    "text": "dlrun.data.text_classification.TextPreprocess",
+    "series": "dlrun.data.series.SeriesPreprocess",
+    "audio": "dlrun.data.audio_folder.AudioPreprocess",
+    "superres": "dlrun.data.superres.SuperresPreprocess",
+    "libsvm": "dlrun.data.libsvm_file.LibsvmPreprocess",
+}
+
+
 def restore_preprocess(state: dict[str, Any]) -> Preprocess:
     """Build the preprocessing stored in a checkpoint again: the inverse of ``Preprocess.state``."""
-    from dlrun.data.images import ImagePreprocess
-    from dlrun.data.tabular import TablePreprocess
-
-    kinds: dict[str, Any] = {"image": ImagePreprocess, "table": TablePreprocess}
-    return kinds[state["kind"]].restore(state)  # type: ignore[no-any-return]
+    module, _, name = KINDS[state["kind"]].rpartition(".")
+    preprocess: Preprocess = getattr(importlib.import_module(module), name).restore(state)
+    return preprocess

@@ -13,10 +13,11 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from dlrun.data import Examples, Item, Part, Preprocess
 from dlrun.data.hashing import mix
+from dlrun.data.windows import Windows
 from dlrun.errors import ConfigError, DlrunError
 
 Batch = tuple[Tensor, Tensor]
@@ -25,7 +26,7 @@ AugmentCall = Callable[[Tensor, int, Tensor], Tensor]
 HOST_LIMIT = 2 * 2**30
 DEVICE_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20
-SCATTER, GATHER = 0, 1  # two streams of numbers from one (seed, epoch): the order, and the augmentation
+SCATTER, GATHER, SHIFT = 0, 1, 2  # streams of numbers from one (seed, epoch): order, augmentation, place of windows
 
 
 def batch_sizes(examples: int, size: int) -> list[int]:
@@ -47,7 +48,7 @@ class Batches:
     epoch). ``resident``: ``auto`` puts tensors on the device when they take up to a quarter of its free memory, true
     always does, false leaves them in main memory. Tensors on the device are preprocessed once when the float32 copy is
     that small too (on the CPU: up to 2 GiB), else batch by batch, which gives the same bits. ``workers`` are the
-    processes that read a ``Dataset``.
+    processes that read a ``Dataset``. With ``consecutive`` row b of a batch continues row b of the batch before it.
 
     Raises:
         ConfigError: ``batch_size`` is below 1, or ``resident`` is true for a part that streams from files.
@@ -64,15 +65,21 @@ class Batches:
         augment: AugmentCall | None = None,
         workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
+        consecutive: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} examples cannot be made: trainer.batch_size is at least 1.")
         self.size = len(cast(Sized, part))
-        self.batch_size = batch_size
+        self.batch_size = batch_size = 1 if _singly(part) else batch_size
         self.seed = seed
         self.augment = augment
-        self._source: _Held | _Streamed
-        if isinstance(part, Examples):
+        self.consecutive = consecutive
+        if consecutive:
+            self.size -= self.size % batch_size  # every row has a successor in every batch
+        self._source: _Held | _Cut | _Streamed
+        if isinstance(part, Windows):
+            self._source = _Cut(part, device, consecutive)
+        elif isinstance(part, Examples):
             self._source = _Held(part, preprocess, device, resident)
         elif resident is True:
             raise ConfigError(
@@ -98,7 +105,9 @@ class Batches:
         if not self.size:
             return iter(())
         key = mix(self.seed, epoch, SCATTER)
-        if self.batch_size >= self.size:
+        if self.consecutive:
+            order = torch.arange(self.size).reshape(self.batch_size, -1).T.flatten()
+        elif self.batch_size >= self.size:
             order = torch.arange(self.size)
         else:
             order = torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
@@ -172,6 +181,27 @@ class _Held:
         return ((finish(inputs), targets.to(device, non_blocking=True)) for inputs, targets in pairs)
 
 
+class _Cut:
+    """Windows of one sequence, which lies on the device."""
+
+    def __init__(self, part: Windows, device: torch.device, consecutive: bool) -> None:
+        self.device, self.part, self.consecutive = device, part.to(device), consecutive
+        self.placement = "in memory" if device.type == "cpu" else "on the device"
+
+    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
+        shift = mix(key, SHIFT) % (self.part.slack + 1)
+        for rows in order.to(self.device).split(batch_sizes(len(order), batch_size))[start:]:
+            yield self.part.gather(rows, shift)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """All windows; where batches continue one another, the last row's sequence may end a few batches early."""
+        rows = torch.arange(len(self.part), device=self.device)
+        if not self.consecutive:
+            return (self.part.gather(some) for some in rows.split(batch_size))
+        batches = -(-len(rows) // batch_size)
+        return (self.part.gather(rows[first::batches]) for first in range(batches))
+
+
 class _Streamed:
     """A map-style ``Dataset`` read by a ``DataLoader`` and preprocessed on the device."""
 
@@ -235,6 +265,12 @@ def _quiet_worker(_: int) -> None:
     """Leave Ctrl-C to the main process, and let a worker be ended: it inherits handlers that only note the signal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _singly(part: Part) -> bool:
+    """Whether the items differ in shape, also of a part of the part."""
+    inner = part.dataset if isinstance(part, Subset) else part
+    return bool(getattr(inner, "singly", False))
 
 
 def _room(device: torch.device) -> float:

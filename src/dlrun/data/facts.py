@@ -14,14 +14,22 @@ class Facts:
 
     Attributes:
         name: the data set's name as in the config group (``digits``).
-        kind: ``image`` (input_shape (C, H, W)), ``table`` ((F,)) or ``points`` ((2,), drawn as a plane).
+        kind: ``image`` and ``audio`` (input_shape (C, H, W); a spectrogram is (1, bands, frames)), ``table`` ((F,)),
+            ``points`` ((2,), drawn as a plane), ``text`` ((T,) tokens) or ``series`` ((T, F)).
         input_shape: shape of one example as the network sees it.
-        task: ``classification`` or ``regression``.
-        classes: names of the classes, in the order of their index; empty for regression.
-        targets: names of the numbers to predict; empty for classification.
-        features: names of the input columns of a table, in order.
+        task: ``classification``, ``regression``, ``language_modelling``, ``forecasting`` or ``super_resolution``: what
+            the data are for, unless the model or the user says otherwise.
+        classes: names of the classes, in the order of their index; empty when there are none.
+        targets: names of the numbers to predict; empty when there are none.
+        features: names of the input columns of a table or series, in order, or the text of each token of a language.
         sizes: examples in ``train``, ``val`` and ``test``.
         notes: one sentence for each thing that was decided about the data (a dropped column, a filled gap).
+        vocabulary: number of tokens; inputs are int64 indices then. 0 for numbers.
+        padding: the token that fills short sequences on the right, where there is one.
+        target_shape: shape of one target that is neither a class nor a row of numbers: tokens (T,), the values ahead
+            (H, F), a large picture (C, H, W).
+        target_scales: mean and deviation of each target column of a series, whose values come standardised.
+        scale: factor of super-resolution.
     """
 
     name: str
@@ -33,6 +41,11 @@ class Facts:
     features: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    vocabulary: int = 0
+    padding: int | None = None
+    target_shape: tuple[int, ...] = ()
+    target_scales: tuple[tuple[float, float], ...] = ()
+    scale: int = 1
 
     @property
     def num_classes(self) -> int:

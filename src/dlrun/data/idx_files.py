@@ -19,6 +19,7 @@ from dlrun.data import Splits
 from dlrun.data.augment import build_augment
 from dlrun.data.facts import Facts
 from dlrun.data.image_sets import Known, data_root, fetch, missing
+from dlrun.data.pixels import chosen_range
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 SHAPE = (1, 28, 28)
@@ -49,6 +50,8 @@ class IdxImages:
         val: share of the training part held out for validation.
         seed: of the split.
         augment: ``{crop, flip, erase}`` for training batches.
+        pixels: the range the network sees: ``standard``, ``unit``, ``symmetric``, ``binary``; auto: the task's.
+        wanted_pixels: the range that the task wants.
     """
 
     def __init__(
@@ -60,15 +63,18 @@ class IdxImages:
         val: float = 0.1,
         seed: int = 0,
         augment: Mapping[str, Any] | None = None,
+        pixels: str = "auto",
+        wanted_pixels: str = "standard",
     ) -> None:
         if name not in SETS:
             raise ConfigError(f"there is no idx data set '{name}'{did_you_mean(name, SETS)}")
         self.name, self.root, self.download, self.val, self.seed = name, root, download, val, seed
         self.augment = build_augment(augment)
+        self.pixels = chosen_range(pixels, wanted_pixels)
 
     def facts(self) -> Facts:
         """Facts known by name; reads nothing."""
-        return SETS[self.name].facts(self.name, self.val)
+        return SETS[self.name].facts(self.name, self.val, self.pixels)
 
     def load(self) -> Splits:
         """Read the four files, after fetching them where they are missing.
@@ -83,7 +89,7 @@ class IdxImages:
         for part, (images, labels) in FILES.items():
             pixels = read_idx(_find(folder, images) or folder / images, 3)
             arrays[part] = pixels[:, np.newaxis], read_idx(_find(folder, labels) or folder / labels, 1).astype(np.int64)
-        return known.splits(self.name, arrays["train"], arrays["test"], self.val, self.seed)
+        return known.splits(self.name, arrays["train"], arrays["test"], self.val, self.seed, self.pixels)
 
     def _fetch_missing(self, folder: Path) -> None:
         """Download what is not there; raise DataError naming the first missing file when that cannot be."""

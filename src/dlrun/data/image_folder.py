@@ -17,7 +17,8 @@ from dlrun.data import Examples, Item, Part, Splits
 from dlrun.data.augment import build_augment
 from dlrun.data.facts import Facts
 from dlrun.data.image_sets import digest
-from dlrun.data.images import ImagePreprocess, image_files, peek, read_image, read_images
+from dlrun.data.images import image_files, peek, read_image, read_images
+from dlrun.data.pixels import NOTES, chosen_range, drawn, preprocess_for
 from dlrun.data.splitting import split_indices
 from dlrun.errors import ConfigError, DataError
 
@@ -68,6 +69,9 @@ class ImageFolder:
         test: share of all images held out, where there is no test folder.
         seed: of the split.
         augment: ``{crop, flip, erase}`` for training batches.
+        pixels: the range the network sees: ``standard``, ``unit``, ``symmetric``, ``binary`` (streamed images are cut
+            at half of white instead of drawn); auto: the task's.
+        wanted_pixels: the range that the task wants.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class ImageFolder:
         test: float = 0.2,
         seed: int = 0,
         augment: Mapping[str, Any] | None = None,
+        pixels: str = "auto",
+        wanted_pixels: str = "standard",
     ) -> None:
         if channels not in ("auto", 1, 3):
             raise ConfigError(f"data.channels={channels} cannot be used: give auto, 1 (grey) or 3 (colour).")
@@ -90,6 +96,7 @@ class ImageFolder:
         self.path, self.size, self.channels, self.memory = path or root, _checked_size(size), channels, memory
         self.val, self.test, self.seed = val, test, seed
         self.augment = build_augment(augment)
+        self.pixels = chosen_range(pixels, wanted_pixels)
 
     def facts(self) -> Facts:
         """Facts from the names of the files and the headers of some of them; raises DataError."""
@@ -104,13 +111,11 @@ class ImageFolder:
         facts, parts = self._plan.facts, self._plan.parts
         channels, size = facts.input_shape[0], cast(tuple[int, int], facts.input_shape[1:])
         if channels * size[0] * size[1] * sum(map(len, parts.values())) > self.memory * 2**30:
-            return _streamed(facts, parts, channels, size)
-        held = {
-            part: Examples(read_images(list(some.files), channels, size), some.labels) for part, some in parts.items()
-        }
-        arrays = [tensor.numpy() for part in held.values() for tensor in (part.inputs, part.targets)]
-        preprocess = ImagePreprocess.fit(held["train"].inputs)
-        return Splits(facts, held["train"], held["val"], held["test"], preprocess, digest(*arrays))
+            return _streamed(facts, parts, self.pixels)
+        held = [Examples(read_images(list(some.files), channels, size), some.labels) for some in parts.values()]
+        fingerprint = digest(*(tensor.numpy() for part in held for tensor in (part.inputs, part.targets)))
+        train, val, test = drawn(self.pixels, held, self.seed)
+        return Splits(facts, train, val, test, preprocess_for(self.pixels, train.inputs), fingerprint)
 
     @cached_property
     def _plan(self) -> _Plan:
@@ -118,6 +123,7 @@ class ImageFolder:
             raise ConfigError("data=image_folder needs the folder: `dlrun train data=image_folder data.path=FOLDER`.")
         path = Path(self.path).expanduser()
         listings, classes, notes = _list_parts(path)
+        notes += NOTES[self.pixels]
         parts = self._split(listings)
         every = [file for part in parts.values() for file in part.files]
         peeked = [peek(file) for file in every[:: -(-len(every) // PEEKED)]]
@@ -155,11 +161,12 @@ class _Plan:
     parts: dict[str, Listing]
 
 
-def _streamed(facts: Facts, parts: dict[str, Listing], channels: int, size: tuple[int, int]) -> Splits:
+def _streamed(facts: Facts, parts: dict[str, Listing], pixels: str) -> Splits:
     """Splits whose parts decode their files when asked; the fingerprint is over names, sizes and times of change."""
+    channels, size = facts.input_shape[0], cast(tuple[int, int], facts.input_shape[1:])
     train = parts["train"]
     some = train.files[:: -(-len(train) // MEASURED)]
-    preprocess = ImagePreprocess.fit(read_images(list(some), channels, size))
+    preprocess = preprocess_for(pixels, read_images(list(some), channels, size))
     total = hashlib.sha256()
     for part in parts.values():
         for file, label in zip(part.files, part.labels.tolist(), strict=True):

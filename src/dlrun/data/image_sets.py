@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dlrun.data import Examples, Splits
 from dlrun.data.facts import Facts
-from dlrun.data.images import ImagePreprocess
+from dlrun.data.pixels import NOTES, drawn, preprocess_for
 from dlrun.data.splitting import held_out_count, split_indices
 from dlrun.errors import DataError
 
@@ -44,14 +44,17 @@ class Known:
     train: int
     test: int
 
-    def facts(self, name: str, val: float) -> Facts:
+    def facts(self, name: str, val: float, pixels: str) -> Facts:
         """Facts with the share ``val`` of the training part held out; raises DataError for a bad share."""
         held = held_out_count(self.train, val)
         sizes = {"train": self.train - held, "val": held, "test": self.test}
-        return Facts(name, "image", self.shape, "classification", classes=self.classes, sizes=sizes)
+        notes = NOTES[pixels]
+        return Facts(name, "image", self.shape, "classification", classes=self.classes, sizes=sizes, notes=notes)
 
-    def splits(self, name: str, train: Arrays, test: Arrays, val: float, seed: int) -> Splits:
+    def splits(self, name: str, train: Arrays, test: Arrays, val: float, seed: int, pixels: str) -> Splits:
         """Check the arrays (uint8 (N, C, H, W), int64 (N,)) against what is known, hold out the validation part, fit.
+
+        ``pixels`` is the range of ``dlrun.data.pixels`` that the network sees.
 
         Raises:
             DataError: a part has another size or shape, or a label no class has.
@@ -66,13 +69,14 @@ class Known:
                 raise DataError(f"the {part} part of {name} has a label outside 0 to {len(self.classes) - 1}.")
         whole = Examples(torch.from_numpy(train[0]), torch.from_numpy(train[1]))
         kept, held = split_indices(len(whole), val, seed, whole.targets)
-        fitted = Examples(whole.inputs[kept], whole.targets[kept])
+        parts = [Examples(whole.inputs[rows], whole.targets[rows]) for rows in (kept, held)]
+        parts = drawn(pixels, [*parts, Examples(torch.from_numpy(test[0]), torch.from_numpy(test[1]))], seed)
         return Splits(
-            facts=self.facts(name, val),
-            train=fitted,
-            val=Examples(whole.inputs[held], whole.targets[held]),
-            test=Examples(torch.from_numpy(test[0]), torch.from_numpy(test[1])),
-            preprocess=ImagePreprocess.fit(fitted.inputs),
+            facts=self.facts(name, val, pixels),
+            train=parts[0],
+            val=parts[1],
+            test=parts[2],
+            preprocess=preprocess_for(pixels, parts[0].inputs),
             fingerprint=digest(*train, *test),
         )
 

@@ -31,7 +31,9 @@ _ORIENTATION = 0x0112
 
 
 class ImagePreprocess:
-    """Standardise images: (x / scale - mean) / std per channel, with the training part's mean and standard deviation.
+    """Bring images into the network's range: (x / scale - mean) / std per channel.
+
+    Standardising takes the training part's mean and standard deviation; ``dlrun.data.pixels`` has the other ranges.
 
     Args:
         mean: of each channel, of values divided by ``scale``.
@@ -39,12 +41,21 @@ class ImagePreprocess:
         channels: 1 (grey) or 3 (red, green, blue).
         size: (H, W) of every image; a file read for prediction is resized to it.
         scale: the raw value that means white.
+        binary: every pixel from half of white on is white, every other one black.
     """
 
     def __init__(
-        self, *, mean: list[float], std: list[float], channels: int, size: tuple[int, int], scale: float = 255.0
+        self,
+        *,
+        mean: list[float],
+        std: list[float],
+        channels: int,
+        size: tuple[int, int],
+        scale: float = 255.0,
+        binary: bool = False,
     ) -> None:
         self.mean, self.std, self.channels, self.size, self.scale = mean, std, channels, size, scale
+        self.binary = binary
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @classmethod
@@ -65,11 +76,23 @@ class ImagePreprocess:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Turn raw images (B, C, H, W), uint8 or float, into float32 of the same shape on the same device."""
-        constants = self._constants.get(inputs.device)
+        shift, spread = self._shift_and_spread(inputs.device)
+        scaled = inputs.to(torch.float32, copy=True).div_(self.scale)
+        if self.binary:
+            scaled = scaled.ge_(0.5)
+        return scaled.sub_(shift).div_(spread)
+
+    def invert(self, ready: Tensor) -> Tensor:
+        """Images (B, C, H, W) in the network's range as values from 0 (black) to 1 (white), those beyond cut off."""
+        shift, spread = self._shift_and_spread(ready.device)
+        return (ready * spread + shift).clamp(0, 1)
+
+    def _shift_and_spread(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        constants = self._constants.get(device)
         if constants is None:
-            shift, spread = (torch.tensor(values).view(-1, 1, 1).to(inputs.device) for values in (self.mean, self.std))
-            constants = self._constants[inputs.device] = shift, spread
-        return inputs.to(torch.float32, copy=True).div_(self.scale).sub_(constants[0]).div_(constants[1])
+            shift, spread = (torch.tensor(values).view(-1, 1, 1).to(device) for values in (self.mean, self.std))
+            constants = self._constants[device] = shift, spread
+        return constants
 
     def read(self, path: Path) -> tuple[Tensor, list[str]]:
         """Read an image file, or all images of a folder: raw (N, C, H, W) in this data set's range, and file names.
@@ -93,6 +116,7 @@ class ImagePreprocess:
             "channels": self.channels,
             "size": list(self.size),
             "scale": self.scale,
+            "binary": self.binary,
         }
 
     @classmethod
@@ -105,6 +129,7 @@ class ImagePreprocess:
             channels=state["channels"],
             size=(height, width),
             scale=state["scale"],
+            binary=state.get("binary", False),  # checkpoints of older versions have none
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlrun.data import Examples, Splits
 from dlrun.data.facts import Facts
-from dlrun.data.images import ImagePreprocess
+from dlrun.data.pixels import NOTES, chosen_range, drawn, preprocess_for
 from dlrun.data.tabular import TablePreprocess, part_sizes, three_parts
 from dlrun.errors import ConfigError, did_you_mean
 
@@ -110,11 +110,21 @@ class SklearnTable:
 class Digits:
     """1,797 handwritten digits of 8 x 8 pixels in 17 grey levels (UCI optical recognition of handwritten digits).
 
-    Inputs are uint8 (N, 1, 8, 8) from 0 to 16; the preprocessing scales and standardises them.
+    Inputs are uint8 (N, 1, 8, 8) from 0 to 16; the preprocessing brings them to the range ``pixels`` of
+    ``dlrun.data.pixels``, ``wanted_pixels`` (the task's) where it is ``auto``.
     """
 
-    def __init__(self, *, val: float = 0.1, test: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+        pixels: str = "auto",
+        wanted_pixels: str = "standard",
+    ) -> None:
         self.val, self.test, self.seed = val, test, seed
+        self.pixels = chosen_range(pixels, wanted_pixels)
 
     def facts(self) -> Facts:
         """Everything there is to know, without reading."""
@@ -125,18 +135,20 @@ class Digits:
             task="classification",
             classes=tuple("0123456789"),
             sizes=part_sizes(DIGITS, self.val, self.test),
+            notes=NOTES[self.pixels],
         )
 
     def load(self) -> Splits:
-        """Read and split; the pixels' mean and deviation are those of the training part."""
+        """Read and split; what the preprocessing measures is of the training part."""
         from sklearn.datasets import load_digits
 
         bunch: Any = load_digits()
         images = torch.as_tensor(bunch.images, dtype=torch.uint8)[:, None]
         labels = torch.as_tensor(bunch.target, dtype=torch.int64)
         parts = three_parts(len(images), self.val, self.test, self.seed, labels)
-        train, val, test = (Examples(images[part], labels[part]) for part in parts)
-        preprocess = ImagePreprocess.fit(train.inputs, scale=WHITEST)
+        held = [Examples(images[part], labels[part]) for part in parts]
+        train, val, test = drawn(self.pixels, held, self.seed, WHITEST)
+        preprocess = preprocess_for(self.pixels, train.inputs, WHITEST)
         return Splits(self.facts(), train, val, test, preprocess, _fingerprint(images, labels))
 
 

@@ -16,6 +16,7 @@ from dlrun.data import Splits
 from dlrun.data.augment import build_augment
 from dlrun.data.facts import Facts
 from dlrun.data.image_sets import Arrays, Known, data_root, fetch, missing
+from dlrun.data.pixels import chosen_range
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 SHAPE = (3, 32, 32)
@@ -56,6 +57,8 @@ class TorchvisionImages:
         val: share of the training part held out for validation.
         seed: of the split.
         augment: ``{crop, flip, erase}`` for training batches.
+        pixels: the range the network sees: ``standard``, ``unit``, ``symmetric``, ``binary``; auto: the task's.
+        wanted_pixels: the range that the task wants.
     """
 
     def __init__(
@@ -67,15 +70,18 @@ class TorchvisionImages:
         val: float = 0.1,
         seed: int = 0,
         augment: Mapping[str, Any] | None = None,
+        pixels: str = "auto",
+        wanted_pixels: str = "standard",
     ) -> None:
         if name not in SETS:
             raise ConfigError(f"there is no torchvision data set '{name}'{did_you_mean(name, SETS)}")
         self.name, self.root, self.download, self.val, self.seed = name, root, download, val, seed
         self.augment = build_augment(augment)
+        self.pixels = chosen_range(pixels, wanted_pixels)
 
     def facts(self) -> Facts:
         """Facts known by name; reads nothing."""
-        return SETS[self.name].facts(self.name, self.val)
+        return SETS[self.name].facts(self.name, self.val, self.pixels)
 
     def load(self) -> Splits:
         """Read both parts, after fetching them where they are missing.
@@ -85,7 +91,7 @@ class TorchvisionImages:
         """
         self._fetch_missing()
         train, test = self._read("train"), self._read("test")
-        return SETS[self.name].splits(self.name, train, test, self.val, self.seed)
+        return SETS[self.name].splits(self.name, train, test, self.val, self.seed, self.pixels)
 
     def _fetch_missing(self) -> None:
         """Download what is not there; raise DataError naming the first missing file when that cannot be."""

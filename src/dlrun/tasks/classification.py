@@ -9,22 +9,28 @@ large scores; ``predict`` applies them for the reader.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrun import metrics
 from dlrun.data.facts import Facts
 from dlrun.errors import ConfigError
 from dlrun.losses import Loss
-from dlrun.tasks import Batch, Logs, Monitor, check_loss
+from dlrun.tasks import Batch, Logs, Measured, Monitor, Network, Source, check_loss, collect, made_up_inputs
 
 
 class Classification:
     """Scores (B, U) against class indices (B,)."""
 
     name: ClassVar[str] = "classification"
+    pixels: ClassVar[str] = "standard"
+    requires: ClassVar[tuple[str, ...]] = ()
+    usual_loss: ClassVar[str] = "CrossEntropy"
+    per_step: ClassVar[bool] = False
+    answers: ClassVar[str] = "rows"
 
     def __init__(self, loss: Loss, facts: Facts, outputs: int | str = "auto") -> None:
         check_loss(loss, self.name, facts)
@@ -38,15 +44,16 @@ class Classification:
         if outputs == 1 and wanted == 2:
             raise ConfigError("task.outputs=1 needs a loss of one score: loss=bce, hinge, squared_hinge or focal")
         self.loss_function = loss
+        self.facts = facts
         self.classes = facts.classes
         binary_units = wanted if outputs == "auto" else int(outputs)
         self.units = binary_units if facts.num_classes == 2 else facts.num_classes
         self.monitor = Monitor("accuracy", higher_is_better=True)
         self.counts = torch.zeros(facts.num_classes, dtype=torch.int64)
 
-    def out_features(self) -> int:
+    def out_shape(self) -> tuple[int, ...]:
         """One unit per class, or one for two classes."""
-        return self.units
+        return (self.units,)
 
     def metric_names(self) -> tuple[str, ...]:
         """The area under the ROC curve is for two classes."""
@@ -58,7 +65,11 @@ class Classification:
             return "1 unit, sigmoid", f"two classes and a loss of one score ({type(self.loss_function).__name__})"
         return f"{self.units} units, softmax, the highest wins", f"{len(self.classes)} classes"
 
-    def fit(self, targets: Tensor) -> None:
+    def example(self) -> Batch:
+        """Two examples of the first class."""
+        return made_up_inputs(self.facts), torch.zeros(2, dtype=torch.int64)
+
+    def fit(self, targets: Tensor, batches: Source) -> None:
         """Count the classes of the training part: for the majority baseline and balanced class weights."""
         self._learn(torch.bincount(targets.cpu(), minlength=len(self.classes)))
 
@@ -68,7 +79,7 @@ class Classification:
         if weigh is not None:
             weigh(counts)
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
+    def loss(self, model: Network, batch: Batch) -> tuple[Tensor, Logs]:
         """Forward pass and loss of a batch."""
         inputs, targets = batch
         loss = self.loss_function(model(inputs), targets)
@@ -78,6 +89,12 @@ class Classification:
         """Mean loss of scores (N, U)."""
         return self.loss_function(outputs, targets)
 
+    def measure(self, model: Network, batches: Iterable[Batch], split: str) -> Measured:
+        """Loss and metrics over a whole part, beside the baseline's."""
+        outputs, targets = collect(model, batches)
+        found = {"loss": self.outputs_loss(outputs, targets)} | self.metrics(outputs, targets)
+        return Measured(found, self.baseline(targets), outputs, targets)
+
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """``labels`` (B,) and ``probabilities`` (B, C)."""
         if self.units == 1:
@@ -86,6 +103,18 @@ class Classification:
         else:
             probabilities = outputs.float().softmax(dim=1)
         return {"labels": probabilities.argmax(dim=1), "probabilities": probabilities}
+
+    def rows(self, outputs: Tensor) -> list[list[dict[str, object]]]:
+        """One row per example: the class by name, and the probability of each."""
+        found = self.predict(outputs)
+        labels, probabilities = found["labels"].tolist(), found["probabilities"].tolist()
+        return [
+            [
+                {"prediction": self.classes[label]}
+                | {f"p({name})": round(p, 6) for name, p in zip(self.classes, shares, strict=True)}
+            ]
+            for label, shares in zip(labels, probabilities, strict=True)
+        ]
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Logs:
         """Accuracy and macro F1; for two classes the area under the ROC curve too."""

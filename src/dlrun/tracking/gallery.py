@@ -5,6 +5,7 @@ Everything here only looks: the network is put back as it was and no random numb
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,26 @@ if TYPE_CHECKING:
     from dlrun.data.facts import Facts
     from dlrun.training.trainer import Trainer
 
-Draw = Callable[[], "Image | None"]
+Draw = Callable[[], "Image | str | None"]
 
 SAMPLE = 25
 MOST_CURVES = 10
 MOST_CLASSES = 100
+CLASSIFIES = ("classification", "max_margin")
+SHOWN = frozenset(
+    (
+        "language_modelling", "forecasting", "reconstruction", "denoising", "variational", "generation", "density",
+        "super_resolution",
+    )
+)  # fmt: skip
 
 
 class Gallery:
     """The pictures that need the network itself.
 
     Takes 25 examples of the validation part (of the training part when nothing is held out) and, for points in
-    the plane, the training part.
+    the plane, the training part. What a task beyond classification and regression shows is drawn by the module of its
+    name in ``dlrun.tracking.shown``.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -49,6 +58,10 @@ class Gallery:
 
     def drawings(self) -> dict[str, Draw]:
         """The way to draw each picture that these data have, by its tag."""
+        if self.task.name in SHOWN:
+            module = importlib.import_module(f"dlrun.tracking.shown.{self.task.name}")
+            drawings: dict[str, Draw] = module.drawings(self)
+            return drawings
         found: dict[str, Draw] = {}
         if self.facts.kind == "points":
             found["pictures/boundary"] = self.boundary
@@ -65,7 +78,7 @@ class Gallery:
 
     def boundary(self) -> Image:
         """The network's output over the plane."""
-        if self.task.name == "classification":
+        if self.task.name in CLASSIFIES:
             return boundary.classification(
                 self.points,
                 self.point_targets,
@@ -82,7 +95,7 @@ class Gallery:
     def predictions(self) -> Image:
         """The sample with predicted and true classes or values."""
         predicted = self.predict(self.inputs)
-        if self.task.name == "classification":
+        if self.task.name in CLASSIFIES:
             names = self.facts.classes
             guesses = [names[int(k)] for k in predicted["labels"].tolist()]
             return pictures.predictions(self.inputs, guesses, [names[k] for k in self.targets.tolist()])
@@ -104,28 +117,32 @@ def _first(batches: Batches, count: int) -> tuple[Tensor, Tensor]:
         targets.append(y)
         if sum(map(len, targets)) >= count:
             break
-    return torch.cat(inputs)[:count].float(), torch.cat(targets)[:count]
+    same = [i for i, x in enumerate(inputs) if x.shape[1:] == inputs[0].shape[1:]]  # whole pictures differ in size
+    return torch.cat([inputs[i] for i in same])[:count], torch.cat([targets[i] for i in same])[:count]
 
 
 def evaluation_drawings(evaluation: Evaluation, task: Any, facts: Facts) -> dict[str, Draw]:
     """The way to draw each picture of an evaluation, by its tag."""
-    if task.name == "classification" and facts.num_classes <= MOST_CLASSES:
-        return {f"{evaluation.split}/confusion_matrix": lambda: _confusion(evaluation, task, facts)}
+    outputs, targets = evaluation.outputs, evaluation.targets
+    if outputs is None or targets is None:
+        return {}
+    if task.name in CLASSIFIES and facts.num_classes <= MOST_CLASSES:
+        return {f"{evaluation.split}/confusion_matrix": lambda: _confusion(outputs, targets, task, facts)}
     if task.name == "regression":
-        return {f"{evaluation.split}/predictions": lambda: _scatter(evaluation, task, facts)}
+        return {f"{evaluation.split}/predictions": lambda: _scatter(outputs, targets, task, facts)}
     return {}
 
 
-def _confusion(evaluation: Evaluation, task: Any, facts: Facts) -> Image:
+def _confusion(outputs: Tensor, targets: Tensor, task: Any, facts: Facts) -> Image:
     classes = facts.num_classes
-    cells = evaluation.targets * classes + task.predict(evaluation.outputs)["labels"]
+    cells = targets * classes + task.predict(outputs)["labels"]
     counts = torch.bincount(cells, minlength=classes * classes).reshape(classes, classes).cpu()
     return pictures.confusion_matrix(counts, facts.classes)
 
 
-def _scatter(evaluation: Evaluation, task: Any, facts: Facts) -> Image:
-    values = task.predict(evaluation.outputs)["values"][:, 0].cpu()
-    true = evaluation.targets.reshape(len(values), -1)[:, 0].cpu()
+def _scatter(outputs: Tensor, targets: Tensor, task: Any, facts: Facts) -> Image:
+    values = task.predict(outputs)["values"][:, 0].cpu()
+    true = targets.reshape(len(values), -1)[:, 0].cpu()
     return curves.scatter(values, true, facts.targets[0])
 
 
@@ -133,7 +150,7 @@ def precision_recall(evaluation: Evaluation, task: Any, facts: Facts) -> Iterato
     """``Summary`` messages of precision-recall curves: the second of two classes, or each of up to ten."""
     from torch.utils.tensorboard.summary import pr_curve
 
-    if task.name != "classification":
+    if task.name not in CLASSIFIES or evaluation.outputs is None or evaluation.targets is None:
         return
     probabilities = torch.nan_to_num(task.predict(evaluation.outputs)["probabilities"]).float().cpu()
     targets = evaluation.targets.cpu()

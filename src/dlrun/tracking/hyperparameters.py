@@ -24,6 +24,11 @@ def session(values: Mapping[str, Value], metric_names: Sequence[str]) -> tuple[A
 
 def text(tag: str, content: str) -> Any:
     """A ``Summary`` with text for the text tab, shown with fixed-width letters."""
+    return markdown(tag, "\n".join("    " + line for line in content.splitlines()))
+
+
+def markdown(tag: str, content: str) -> Any:
+    """A ``Summary`` with text for the text tab, read as Markdown."""
     from torch.utils.tensorboard.summary import text as summary
 
-    return summary(tag, "\n".join("    " + line for line in content.splitlines()))
+    return summary(tag, content)

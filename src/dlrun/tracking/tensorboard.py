@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.tasks import Evaluation
-from dlrun.tracking import event_file, gallery
+from dlrun.tracking import event_file, gallery, projector
 from dlrun.tracking.allowance import Allowance
 from dlrun.tracking.canvas import blank
 from dlrun.tracking.curves import learning_curves
@@ -24,7 +24,7 @@ from dlrun.tracking.event_file import EventFile
 from dlrun.tracking.graph import trace
 from dlrun.tracking.histograms import histograms, weights_and_gradients
 from dlrun.tracking.history import History
-from dlrun.tracking.hyperparameters import Value, session, text
+from dlrun.tracking.hyperparameters import Value, markdown, session, text
 from dlrun.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TensorBoard(Callback):
         self._session_end: Any = None
         self._curves: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         self._metric = "accuracy"
-        self._drawn: dict[str, tuple[int, Image | None]] = {}
+        self._drawn: dict[str, tuple[int, Image | str | None]] = {}
         self._histograms_at = -1 if purge_step is None else purge_step - 1  # a resumed run has its start's already
         self._failed: set[str] = set()
         self._last_evaluation: Evaluation | None = None
@@ -121,10 +121,13 @@ class TensorBoard(Callback):
                 self._draw_all(trainer, keep=False)
 
     def on_end(self, trainer: Trainer) -> None:
-        """The final histograms and pictures, the pictures as events and as files."""
+        """The final histograms, pictures and codes, the pictures as events and as files."""
         self._histograms(trainer)
         self._draw_all(trainer, keep=True)
         self._draw_learning_curves()
+        with self._trying("codes"), self._storing():
+            if self._file is not None:
+                projector.write_codes(self.folder / "tensorboard", trainer)
 
     def finish(self, metrics: Mapping[str, float], step: int) -> None:
         """Write the final metrics that are not there yet, mark the session as a success and close the file.
@@ -168,7 +171,9 @@ class TensorBoard(Callback):
                 if drawn_at != step:
                     image = draw()
                     self._drawn[tag] = step, image
-                    if image is not None:
+                    if isinstance(image, str):
+                        self._add(markdown(tag, image), step)
+                    elif image is not None:
                         self._add(event_file.picture(tag, image), step)
                 if keep and image is not None:
                     self._save(image, tag.rpartition("/")[2])
@@ -187,10 +192,13 @@ class TensorBoard(Callback):
             if image is not None:
                 self._save(image, "learning_curves")
 
-    def _save(self, image: Image, name: str) -> None:
-        path = self.folder / "plots" / f"{name}.png"
+    def _save(self, image: Image | str, name: str) -> None:
+        path = self.folder / "plots" / name
         path.parent.mkdir(exist_ok=True)
-        image.save(path)
+        if isinstance(image, str):
+            path.with_suffix(".md").write_text(image, encoding="utf-8")
+        else:
+            image.save(path.with_suffix(".png"))
 
     def _scalars(self, row: Mapping[str, float], step: int) -> None:
         for key, value in row.items():

@@ -25,7 +25,7 @@ class Best:
 
     def beaten_by(self, value: float, loss: float, goal: Monitor) -> bool:
         """Whether another network is better; among equals the one with the lower loss is."""
-        return goal.improves(value, self.value) or (value == self.value and loss < self.metrics["loss"])
+        return goal.improves(value, self.value) or (value == self.value and loss < self.metrics.get("loss", self.value))
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

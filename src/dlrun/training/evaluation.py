@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from dlrun.data.batches import Batches
-from dlrun.tasks import Evaluation, Task
+from dlrun.tasks import Batch, Evaluation, Task
 from dlrun.training.signals import StopFlag
+
+EVALUATION_SEED = 0
 
 
 class EvaluationStopped(Exception):  # noqa: N818 - not an error: a signal arrived
@@ -19,15 +22,26 @@ class EvaluationStopped(Exception):  # noqa: N818 - not an error: a signal arriv
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """No gradients, no dropout, and the random streams as they were afterwards."""
+    """No gradients, no dropout; sampling draws the same numbers each time, and training's streams go on untouched."""
     training = model.training
     model.eval()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(EVALUATION_SEED)
+            if devices:
+                torch.cuda.manual_seed(EVALUATION_SEED)
             yield
     finally:
         model.train(training)
+
+
+Viewed = Callable[[Any], Any]
+
+
+def as_it_is(model: nn.Module) -> nn.Module:
+    """Most networks are evaluated as they are."""
+    return model
 
 
 def evaluate(
@@ -40,24 +54,24 @@ def evaluate(
     step: int,
     epoch: float,
     stop: StopFlag,
+    viewed: Viewed = as_it_is,
 ) -> Evaluation:
-    """Run the network over one part of the data.
+    """What the network is worth on one part of the data.
 
     Raises:
         EvaluationStopped: a signal arrived.
     """
-    outputs, targets = [], []
-    with evaluation_mode(model):
-        for x, y in batches.in_order():
+
+    def heeding() -> Iterator[Batch]:
+        for batch in batches.in_order():
             if stop:
                 raise EvaluationStopped
-            with autocast:
-                outputs.append(model(x).float())
-            targets.append(y)
-        scores, truth = torch.cat(outputs), torch.cat(targets)
-        found = {"loss": task.outputs_loss(scores, truth)} | task.metrics(scores, truth)
-        baseline = task.baseline(truth)
-    return Evaluation(split, step, epoch, _read(found), _read(baseline), scores, truth)
+            yield batch
+
+    with evaluation_mode(model), autocast:
+        found = task.measure(viewed(model), heeding(), split)
+        metrics, baseline = _read(found.metrics), _read(found.baseline)
+    return Evaluation(split, step, epoch, metrics, baseline, found.outputs, found.targets)
 
 
 def _read(values: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -40,6 +40,7 @@ class Settings:
     early_stop: int | None
     checkpoint_every: int | str
     limit: dict[str, float | None]
+    init_from: str | None
     seed: int
     device: str
     threads: int | str
@@ -71,6 +72,8 @@ class Settings:
             raise ConfigError(f"trainer.seed={self.seed}: takes a whole number below 2**63")
         if self.deterministic not in ("auto", True, False):
             raise ConfigError(f"trainer.deterministic={self.deterministic}: takes true, false or auto")
+        if self.init_from is not None and not isinstance(self.init_from, str):
+            raise ConfigError(f"trainer.init_from={self.init_from}: takes the directory of a run, or null")
         if not isinstance(self.limit, dict):
             raise ConfigError(f"trainer.limit={self.limit}: holds the keys train, val, test; set one of them")
         for part, value in self.limit.items():

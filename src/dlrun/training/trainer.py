@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlrun.algorithms import Algorithm
 from dlrun.data.batches import Batches
 from dlrun.data.facts import Facts
 from dlrun.engines import Step
@@ -23,12 +24,11 @@ from dlrun.tasks import Batch, Evaluation, Monitor, Task
 from dlrun.training.average import Average
 from dlrun.training.best import Best
 from dlrun.training.callbacks import Callback
-from dlrun.training.evaluation import EvaluationStopped, evaluate
+from dlrun.training.evaluation import EvaluationStopped, Viewed, as_it_is, evaluate
 from dlrun.training.plan import Plan
 from dlrun.training.precision import Precision
 from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.signals import StopFlag
-from dlrun.training.updater import Updater
 
 REMEDY = "a smaller optimizer.lr, trainer.clip_norm=1 or a schedule with warm-up usually helps"
 
@@ -37,12 +37,14 @@ class Trainer:
     """When things happen.
 
     Args:
+        algorithm: how the parameters change; its updater takes the rate.
         take_step: the engine's step.
         train: batches of the training part.
         val: batches of the validation part, or None when nothing is held out.
         plan: how long and how often.
         goal: the metric of the validation part that chooses the best network.
         stop: raised by a signal.
+        viewed: the model as evaluation sees it, for one part: a language model may carry its state from batch to batch.
     """
 
     def __init__(
@@ -51,8 +53,8 @@ class Trainer:
         model: nn.Module,
         task: Task,
         facts: Facts,
+        algorithm: Algorithm,
         take_step: Step,
-        updater: Updater,
         schedule: Schedule,
         average: Average,
         precision: Precision,
@@ -61,13 +63,15 @@ class Trainer:
         plan: Plan,
         goal: Monitor,
         stop: StopFlag,
+        viewed: Viewed = as_it_is,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.model, self.task, self.facts = model, task, facts
-        self.take_step, self.updater, self.schedule, self.average = take_step, updater, schedule, average
+        self.algorithm, self.updater, self.take_step = algorithm, algorithm.updater, take_step
+        self.schedule, self.average, self.viewed = schedule, average, viewed
         self.train, self.val, self.plan, self.goal, self.stop = train, val, plan, goal, stop
         self.callbacks = list(callbacks)
-        self.autocast = precision.autocast(updater.parameters[0].device)
+        self.autocast = precision.autocast(self.updater.parameters[0].device)
         self.step = 0
         self.best: Best | None = None
         self.latest: dict[str, float] = {}
@@ -158,7 +162,7 @@ class Trainer:
             with self.average.applied():
                 evaluation = evaluate(
                     self.model, self.task, self.val, self.autocast,
-                    split="val", step=self.step, epoch=self.epoch, stop=self.stop,
+                    split="val", step=self.step, epoch=self.epoch, stop=self.stop, viewed=self.viewed,
                 )  # fmt: skip
                 self._compare(evaluation)
         except EvaluationStopped:
@@ -174,12 +178,13 @@ class Trainer:
 
         The schedule sees every value, lower being better.
         """
-        if not math.isfinite(evaluation.metrics["loss"]):
-            raise DivergedError(f"val/loss became {evaluation.metrics['loss']} at step {self.step}; {REMEDY}")
         value = evaluation.metrics[self.goal.metric]
+        loss = evaluation.metrics.get("loss", value)
+        if not math.isfinite(loss):
+            raise DivergedError(f"val/loss became {loss} at step {self.step}; {REMEDY}")
         if self.step > 0:
             self.schedule.observe(-value if self.goal.higher_is_better else value)
-        better = self.best is None or self.best.beaten_by(value, evaluation.metrics["loss"], self.goal)
+        better = self.best is None or self.best.beaten_by(value, loss, self.goal)
         if better and not math.isnan(value):
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = Best(self.step, value, evaluation.metrics, weights)
@@ -196,7 +201,7 @@ class Trainer:
             raise DivergedError(f"the weights {names} became NaN or infinite by step {self.step}; {REMEDY}")
 
     def _check_losses(self, logs: dict[str, list[float]]) -> None:
-        if self.updater.scaler.is_enabled():
+        if self.updater.scaled:
             return  # a scaled run skips the steps that overflow
         for name, values in logs.items():
             for step, value in enumerate(values, self.step - len(values) + 1):
@@ -259,6 +264,7 @@ class Trainer:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "updater": self.updater.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict(),
             "random": random_state(),
@@ -274,6 +280,7 @@ class Trainer:
         """The inverse of ``state_dict``; ``best`` is the best checkpoint's state, where there is one."""
         self.model.load_state_dict(state["model"])
         self.updater.load_state_dict(state["updater"])
+        self.algorithm.load_state_dict(state["algorithm"])
         self.schedule.load_state_dict(state["schedule"])
         self.average.load_state_dict(state["average"])
         device = self.updater.parameters[0].device

@@ -1,12 +1,12 @@
-"""How any algorithm moves weights: zero the gradients, backward, clip, step - for one optimizer.
+"""How any algorithm moves weights: zero the gradients, backward, clip, step - for one optimizer or for several.
 
 Clipping, loss scaling and rate schedules live here, so they work for every algorithm alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,38 @@ def clip_by_norm(largest: float) -> Clip:
 def clip_by_value(largest: float) -> Clip:
     """Cut every gradient entry to [-largest, largest]."""
     return lambda parameters: nn.utils.clip_grad_value_(parameters, largest)
+
+
+class Moves(Protocol):
+    """What the trainer sees of an ``Updater`` or of several."""
+
+    parameters: list[nn.Parameter]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as it stands."""
+        ...
+
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that a step may be left out."""
+        ...
+
+    def set_factor(self, factor: float) -> None:
+        """Multiply every base rate by ``factor``."""
+        ...
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the gradient of the last step, after clipping; 0-d."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer and scaler state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        ...
 
 
 class Updater:
@@ -49,6 +81,11 @@ class Updater:
     def rate(self) -> float:
         """The first group's learning rate as it stands."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that a step may be left out."""
+        return self.scaler.is_enabled()
 
     def set_factor(self, factor: float) -> None:
         """Multiply every group's base rate by ``factor``."""
@@ -93,3 +130,43 @@ class Updater:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.factor = state["factor"]
+
+
+class Updaters:
+    """Several updaters, each with its own optimizer, as the trainer sees them: one rate, one gradient.
+
+    Args:
+        parts: the first one's rate is the one that is shown.
+    """
+
+    def __init__(self, parts: Sequence[Updater]) -> None:
+        self.parts = tuple(parts)
+        self.parameters: list[nn.Parameter] = [p for part in parts for p in part.parameters]
+
+    @property
+    def rate(self) -> float:
+        """The first one's learning rate as it stands."""
+        return self.parts[0].rate
+
+    @property
+    def scaled(self) -> bool:
+        """Whether any of them scales its loss."""
+        return any(part.scaled for part in self.parts)
+
+    def set_factor(self, factor: float) -> None:
+        """Multiply every base rate by ``factor``."""
+        for part in self.parts:
+            part.set_factor(factor)
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of all gradients together, 0-d."""
+        return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each, in order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)

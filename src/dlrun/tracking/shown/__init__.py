@@ -1,0 +1,1 @@
+"""What each task shows: one module per task, with ``drawings(look)`` that gives a way to draw each picture."""
