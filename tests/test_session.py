@@ -13,10 +13,12 @@ from torch.utils.data import TensorDataset
 from dlrun.build import check
 from dlrun.config import compose
 from dlrun.data import Examples, Splits
-from dlrun.errors import DivergedError, MemoryExhaustedError, StorageError
+from dlrun.errors import ConfigError, DivergedError, MemoryExhaustedError, StorageError
 from dlrun.identity import config_text, hyperparameters
+from dlrun.run import train
 from dlrun.session import limit_parts, make_batches, open_session, prepare_process, recorded
 from dlrun.tracking.run_directory import RunDirectory
+from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.signals import StopFlag
 from quiet import SHORT, Quiet, train_short
 from tiny import FACTS, AsIs
@@ -166,3 +168,27 @@ def test_a_secret_of_the_environment_reaches_no_file_of_the_run(
     files = [path for path in outcome.path.rglob("*") if path.is_file()]
     assert len(files) > 4
     assert not [path.name for path in files if CANARY.encode() in path.read_bytes()]
+
+
+def test_a_network_starts_with_the_layers_of_another_run(tmp_path: Path) -> None:
+    machine = ["model=rbm", "model.hidden=16", "trainer.steps=20", "task.ais_steps=50", "tracking=minimal"]
+    learnt = train(compose(machine), root=tmp_path / "rbm", command=["dlrun"], reporter=Quiet())
+    reporter = Quiet()
+    words = ["data.pixels=unit", "trainer.steps=1", "optimizer.lr=1e-12", f"trainer.init_from={learnt.path}"]
+    started = train_short(tmp_path / "mlp", *words, reporter=reporter)
+    weights = [_weights(path) for path in (learnt.path, started.path)]
+    torch.testing.assert_close(weights[1]["hidden.0.weight"], weights[0]["weight"], rtol=0, atol=1e-6)
+    assert any("hidden.0" in note for note in reporter.notes)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    state = Checkpoints(path / "checkpoints").best()
+    assert state is not None
+    weights: dict[str, torch.Tensor] = state["model"]
+    return weights
+
+
+def test_layers_of_what_is_no_run_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        train_short(tmp_path / "runs", "trainer.init_from=/nowhere")
+    assert not (tmp_path / "runs").exists()

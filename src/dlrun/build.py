@@ -129,8 +129,10 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
     goal = settings.goal(task.monitor, task.metric_names())
     check_held_out(node, settings, facts)
-    unpackable = algorithm.unpackable or getattr(locate(node["model"]["_target_"], "model", trusted), "unpackable", "")
-    choices = explain(node, facts, task, loss, device, goal.metric, batch_size, unpackable)
+    model = locate(node["model"]["_target_"], "model", trusted)
+    unpackable = algorithm.unpackable or getattr(model, "unpackable", "")
+    takes_activation = "activation" in inspect.signature(model).parameters
+    choices = explain(node, facts, task, loss, device, goal.metric, batch_size, unpackable, takes_activation)
     return Experiment(
         config, node, trusted, settings, facts, data, loss, task, schedule, precision, engine, device, batch_size,
         full_batch, algorithm.consecutive, choices,

@@ -9,6 +9,8 @@ from dlrun.data.facts import Facts
 from dlrun.losses import Loss
 from dlrun.tasks import Task
 
+OWN = ("-", "the model has its own, or none")
+
 
 def explain(
     node: Node,
@@ -19,6 +21,7 @@ def explain(
     monitored: str,
     batch_size: int,
     unpackable: str,
+    takes_activation: bool,
 ) -> list[tuple[str, str, str]]:
     """What was chosen and why, in the order a reader thinks."""
     picked = node["choices"]
@@ -30,7 +33,7 @@ def explain(
         ("task", task.name, "from the data" if picked.get("task") == "auto" else "as asked"),
         ("model", str(picked.get("model")), node["model"]["_target_"]),
         ("output layer", output, reason),
-        ("activation", str(picked.get("activation")), "hidden layers"),
+        ("activation", *((str(picked.get("activation")), "hidden layers") if takes_activation else OWN)),
         ("loss", *_loss(picked, loss)),
         ("algorithm", str(picked.get("algorithm")), f"does not pack: {unpackable}" if unpackable else "packs"),
         ("optimizer", str(picked.get("optimizer")), _settings_of(node["optimizer"])),

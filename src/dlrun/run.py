@@ -62,6 +62,8 @@ def train(
     """
     with watch_signals() as stop:
         experiment = check(config, trusted)
+        if experiment.settings.init_from is not None:
+            RunDirectory.open(Path(experiment.settings.init_from).expanduser())  # refuses what is no run, at once
         run = RunDirectory.create(root, _label(experiment))
         with recorded(run):
             run.lock()
