@@ -30,7 +30,7 @@ OVERRIDES: dict[str, list[str]] = {
     "espcn": SUPERRES,
     "gan": ["task.classifier_steps=5"],
     "dcgan": ["data=mnist", "task.classifier_steps=5"],
-    "rbm": ["optimizer.lr=0.05"],
+    "rbm": ["optimizer.lr=0.05", "task.ais_steps=50"],
     "dbm": ["algorithm.steps_per_layer=2"],
     "dbn": ["algorithm.steps_per_layer=2"],
     "svm": ["optimizer.lr=0.1", "task.C=1000"],  # with C=1 the norm of w counts for more than six examples
@@ -46,7 +46,7 @@ ALSO = {
     "mlp-regression": ["model=mlp", "data=diabetes"],
     "gan-points": ["model=gan", "data=ring"],
     "gan-wasserstein": ["model=gan", "task.classifier_steps=5", "loss=wasserstein", "algorithm.critic_steps=3"],
-    "rbm-persistent": ["model=rbm", "optimizer.lr=0.05", "algorithm.persistent=true"],
+    "rbm-persistent": ["model=rbm", "optimizer.lr=0.05", "task.ais_steps=50", "algorithm.persistent=true"],
     "autoencoder-pretrained": [
         "model=autoencoder", "activation=sigmoid", "algorithm=layerwise", "algorithm.steps_per_layer=2",
     ],

@@ -155,6 +155,8 @@ CASES: list[tuple[list[str], type[DlrunError], list[str]]] = [
     (["model=mlp", "task=variational"], ConfigError, ["model=vae"]),
     (["model=mlp", "task=reconstruction"], ConfigError, ["model=autoencoder"]),
     (["model=autoencoder", "algorithm=layerwise"], ConfigError, ["activation=sigmoid"]),
+    (["model=dbm", "trainer.early_stop=3"], ConfigError, ["trainer.early_stop=null"]),
+    (["model=dbn", "schedule=plateau"], ConfigError, ["another schedule than plateau"]),
     (["model=denoising", "task.corruption=gausian"], ConfigError, ["did you mean 'gaussian'"]),
     (["model=mlp", "task=max_margin"], ConfigError, ["model=svm"]),
     (["model=svm", "loss=hinge"], ConfigError, ["loss=auto"]),

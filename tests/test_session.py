@@ -192,3 +192,25 @@ def test_layers_of_what_is_no_run_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         train_short(tmp_path / "runs", "trainer.init_from=/nowhere")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_would_end_in_its_pretraining_is_refused(tmp_path: Path) -> None:
+    words = ["model=dbm", "trainer.steps=100", "algorithm.steps_per_layer=50", "tracking=minimal"]
+    with pytest.raises(ConfigError, match="smaller algorithm.steps_per_layer"):
+        train(compose(words), root=tmp_path, command=["dlrun"], reporter=Quiet())
+
+
+def test_evaluation_batches_are_bounded_by_what_they_give_and_long_where_a_state_is_carried() -> None:
+    words = ["data=text", "model=lstm", "data.context=64"]
+    plain, carried = (check(compose([*words, *more])) for more in ([], ["algorithm=truncated_backpropagation"]))
+    splits = plain.data.load()
+    for experiment, size in ((plain, 500), (carried, 64)):
+        batches = make_batches(experiment, splits, "val")
+        assert batches is not None
+        assert batches.batch_size == min(size, batches.size)
+
+
+def test_sampling_from_nan_is_a_divergence(tmp_path: Path) -> None:
+    words = ["model=rbm", "data.pixels=standard", "model.visible=gaussian", "model.hidden=8", "optimizer.lr=1e30"]
+    with pytest.raises(DivergedError):
+        train(compose([*words, "trainer.steps=50", "tracking=minimal"]), root=tmp_path, command=[""], reporter=Quiet())

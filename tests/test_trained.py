@@ -107,3 +107,9 @@ def test_a_damaged_best_network_is_named(run: Path, tmp_path: Path) -> None:
     state = read(run / "checkpoints" / "best.ckpt")
     write(best, state)
     assert restore(copy).state["step"] == state["step"]
+
+
+def test_an_averaged_network_with_nothing_held_out_is_the_averaged_one(tmp_path: Path) -> None:
+    done = train_short(tmp_path, "data.val=0", "trainer.ema=0.99")
+    again = evaluate(done.path, reporter=Quiet())
+    assert again["test/loss"] == done.metrics["test/loss"]

@@ -75,6 +75,7 @@ def provide_classifier(experiment: Experiment, run: RunDirectory, reporter: Repo
     Raises:
         ConfigError: ``task.classifier`` is no run that fits, or the pixels are not in the generator's range.
     """
+    from dlrun.session import prepare_process
     from dlrun.trained import restore
 
     task = experiment.task
@@ -95,6 +96,8 @@ def provide_classifier(experiment: Experiment, run: RunDirectory, reporter: Repo
             f"task.classifier={task.classifier} takes images of {trained.facts.input_shape}, but those of "
             f"'{experiment.facts.name}' are {experiment.facts.input_shape}; use task.classifier=auto"
         )
+    prepare_process(experiment)  # the classifier's run has made its own settings
+    trained.model.to(experiment.device)
     features = ClassifierFeatures(trained, task.classifier)
     task.use_features(features)
     accuracy = RunDirectory.open(path).record().get("metrics", {}).get("test/accuracy")
@@ -113,7 +116,6 @@ def _given(text: str) -> Path:
 def _own(experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: StopFlag) -> Path | None:
     """The finished run in ``RUN/classifier``; None when a signal ended it."""
     from dlrun.run import train
-    from dlrun.session import prepare_process
 
     root = run.path / FOLDER
     records = list_runs(root)
@@ -127,7 +129,6 @@ def _own(experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: St
         command = ["dlrun", "train", f"(for {run.path.name})"]
         config = _config(experiment)
         outcome = train(config, root=root, command=command, reporter=Silent(), trusted=experiment.trusted)
-    prepare_process(experiment)  # the classifier's run has made its own settings
     if outcome.status == "interrupted":
         stop.number = outcome.exit_code - 128
         return None
@@ -147,13 +148,17 @@ def _resumed(path: Path, experiment: Experiment) -> Outcome | None:
 def _config(experiment: Experiment) -> DictConfig:
     """A small network on the same data; from 16 x 16 pixels on a convolutional one."""
     small = min(experiment.facts.input_shape[1:]) < SMALLEST_FOR_CNN
-    network = ["model=mlp", "model.hidden=[128,64]"] if small else ["model=cnn", "model.channels=[16,32]"]
+    network = (
+        ["model=mlp", "model.hidden=[128,64]"]
+        if small
+        else ["model=cnn", "model.channels=[16,32]", "model.hidden=[64]"]
+    )
     assert isinstance(experiment.task, Generation)
     steps = experiment.task.classifier_steps
     config = compose(
         [
             *network, f"trainer.steps={steps}", f"trainer.evaluate_steps={steps}", "tracking=minimal",
-            "task=classification", "model.hidden=[64]",
+            "task=classification",
         ]
     )  # fmt: skip
     OmegaConf.set_struct(config, False)

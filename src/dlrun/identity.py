@@ -8,7 +8,19 @@ from omegaconf import OmegaConf
 
 from dlrun.build import GROUPS, Experiment
 
-SHOWN = ("data", "task", "model", "activation", "loss", "optimizer", "schedule", "trainer", "precision", "engine")
+SHOWN = (
+    "data",
+    "task",
+    "algorithm",
+    "model",
+    "activation",
+    "loss",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "precision",
+    "engine",
+)
 
 
 def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | str]:

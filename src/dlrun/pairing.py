@@ -44,6 +44,13 @@ def check_algorithm(node: Node, settings: Settings, precision: Precision, truste
         )
     if precision.dtype == "float16" and not getattr(algorithm, "scaled_loss", False):
         raise ConfigError(f"precision=fp16 cannot go with algorithm={name} ({optimizer}); use precision=bf16 or fp32")
+    if getattr(algorithm, "pretrains", False) and (
+        settings.early_stop is not None or node["schedule"]["_target_"] == "dlrun.schedules.Plateau"
+    ):
+        raise ConfigError(
+            f"algorithm={name} trains its layers first, which no evaluation shows: leave trainer.early_stop=null and "
+            "take another schedule than plateau"
+        )
     if node["choices"].get("engine") == "compiled" and not hasattr(algorithm, "forward"):
         raise ConfigError(f"engine=compiled cannot go with algorithm={name}, which has no one loss; use engine=eager")
     return algorithm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sized
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
+from dlrun.algorithms import Algorithm
 from dlrun.build import Experiment, limited
 from dlrun.data import Examples, Part, Splits
 from dlrun.data.batches import Batches
@@ -28,6 +30,7 @@ from dlrun.tracking.tensorboard import TensorBoard
 from dlrun.training.average import Average, ExponentialAverage, NoAverage
 from dlrun.training.callbacks import Progress, Recorder, Reporter, Saver
 from dlrun.training.checkpoint import Checkpoints
+from dlrun.training.plan import Plan
 from dlrun.training.randomness import seed_everything
 from dlrun.training.signals import StopFlag
 from dlrun.training.trainer import Trainer
@@ -60,7 +63,7 @@ def open_session(
 
     ``learnt`` is what the task knows of the training part already, of a run that goes on from a checkpoint.
     """
-    settings = experiment.settings
+    settings, task = experiment.settings, experiment.task
     prepare_process(experiment)
     provide_classifier(experiment, run, reporter, stop)
     started = time.perf_counter()
@@ -70,12 +73,13 @@ def open_session(
     model = _network(experiment, all_targets(splits.train), train, learnt, reporter)
     algorithm = experiment.algorithm(model)
     average: Average = ExponentialAverage(model, settings.ema) if settings.ema else NoAverage()
+    plan = _plan(experiment, train, algorithm)
     history, checkpoints = History(run.history), Checkpoints(run.checkpoints)
     board = _board(experiment, run, resumed_from)
     watching = [Recorder(history), Progress(reporter), _saver(experiment, splits, checkpoints, history)]
     trainer = Trainer(
         model=model,
-        task=experiment.task,
+        task=task,
         facts=splits.facts,
         algorithm=algorithm,
         take_step=experiment.engine.prepare(algorithm),
@@ -84,14 +88,13 @@ def open_session(
         precision=experiment.precision,
         train=train,
         val=val,
-        plan=settings.plan(len(train), experiment.node["tracking"]["every"]),
-        goal=settings.goal(experiment.task.monitor, experiment.task.metric_names()),
+        plan=plan,
+        goal=settings.goal(task.monitor, task.metric_names()),
         stop=stop,
         viewed=experiment.viewed,
         callbacks=watching if board is None else [board, *watching],
     )
-    loaded = time.perf_counter() - started
-    return Session(experiment, run, splits, trainer, history, checkpoints, board, test, loaded)
+    return Session(experiment, run, splits, trainer, history, checkpoints, board, test, time.perf_counter() - started)
 
 
 def _network(
@@ -114,12 +117,24 @@ def _network(
             take(train.in_order)
     source = experiment.settings.init_from
     if source is not None:
-        state = Checkpoints(RunDirectory.open(Path(source).expanduser()).checkpoints).best()
+        state = Checkpoints(RunDirectory.open(Path(source).expanduser()).checkpoints).network()
         if state is None:
-            raise ConfigError(f"trainer.init_from={source}: that run has no best checkpoint yet")
+            raise ConfigError(f"trainer.init_from={source}: that run has no checkpoint yet")
         for sentence in initialise(model, state["model"]):
             reporter.note(sentence)
     return model
+
+
+def _plan(experiment: Experiment, train: Batches, algorithm: Algorithm) -> Plan:
+    """Lengths and intervals; a run that would end while its layers are still trained one by one is refused."""
+    plan = experiment.settings.plan(len(train), experiment.node["tracking"]["every"])
+    first = getattr(algorithm, "pretraining", 0)
+    if plan.total_steps is not None and plan.total_steps <= first:
+        raise ConfigError(
+            f"the run has {plan.total_steps:,} steps, and training its layers one by one takes {first:,} of them: "
+            "set a smaller algorithm.steps_per_layer, or more trainer.epochs"
+        )
+    return plan
 
 
 def _saver(experiment: Experiment, splits: Splits, checkpoints: Checkpoints, history: History) -> Saver:
@@ -197,7 +212,7 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
     return Batches(
         part,
         preprocess=splits.preprocess,
-        batch_size=min(size, experiment.batch_size if training else max(EVALUATION_BATCH, experiment.batch_size)),
+        batch_size=min(size, experiment.batch_size if training else _evaluation_batch(experiment)),
         device=experiment.device,
         seed=settings.seed,
         augment=getattr(experiment.data, "augment", None) if training else None,
@@ -207,6 +222,17 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
 
 
 EVALUATION_BATCH = 500
+MOST_OUTPUTS = 2**24  # numbers that one evaluation batch may give, such as the scores of all tokens at every step
+
+
+def _evaluation_batch(experiment: Experiment) -> int:
+    """Examples of an evaluation batch; where batches continue one another as many as in training, for long rows."""
+    if experiment.consecutive:
+        return experiment.batch_size
+    most = MOST_OUTPUTS // max(1, math.prod(experiment.task.out_shape()))
+    return max(experiment.batch_size, min(EVALUATION_BATCH, most))
+
+
 PARTS = ("train", "val", "test")
 
 

@@ -49,13 +49,9 @@ def restore(path: Path, trusted: Sequence[str] = ()) -> Trained:
     """
     run = RunDirectory.open(path)
     config = load_config(run.config)
-    checkpoints = Checkpoints(run.checkpoints)
-    state = checkpoints.best()
+    state = Checkpoints(run.checkpoints).network()
     if state is None:
-        newest = checkpoints.newest()
-        if newest is None:
-            raise CheckpointError(f"{path} has no checkpoint yet; train it first: dlrun resume {path}")
-        state = newest[0]
+        raise CheckpointError(f"{path} has no checkpoint yet; train it first: dlrun resume {path}")
     # The data's own node is not needed: a path that came from the environment may be gone.
     node = resolved(config, ("choices", "task", "loss", "model", "activation", "precision", "trainer"))
     facts = _facts(state["facts"])
@@ -68,6 +64,9 @@ def restore(path: Path, trusted: Sequence[str] = ()) -> Trained:
     except RuntimeError as error:
         why = " ".join(str(error).split())
         raise CheckpointError(f"the checkpoint of {path} does not fit the model of its config.yaml: {why}") from error
+    with torch.no_grad():  # the newest state, where nothing was held out, has the averaged weights apart
+        for weight, averaged in zip(model.parameters(), state.get("average", {}).get("weights", ()), strict=False):
+            weight.copy_(averaged)
     precision: Precision = make(node["precision"], "precision", {}, trusted)
     precision.prepare()
     return Trained(model.to(device), task, facts, restore_preprocess(state["preprocess"]), precision, device, state)

@@ -169,3 +169,10 @@ def test_a9a_as_its_readme_says(shared_data: Path) -> None:
     assert facts.sizes == {"train": 32561, "val": 0, "test": 16281}
     assert facts.input_shape == (123,)  # the test file ends at 122
     assert facts.classes == ("-1", "1")
+
+
+def test_long_labels_stay_apart(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("".join(f"{1000001 + i % 3} 1:{i % 3}.5\n" for i in range(60)))
+    facts = LibsvmFile(path=str(path)).facts()
+    assert facts.classes == ("1000001", "1000002", "1000003")

@@ -33,10 +33,10 @@ def test_tokens_are_followed_by_the_next_ones() -> None:
 
 def test_a_series_is_followed_by_the_values_ahead_in_their_columns() -> None:
     values = torch.arange(40.0).reshape(20, 2)
-    part = Windows(values, torch.arange(20 - 5), length=3, horizon=2, columns=(1,))
+    part = Windows(values, torch.arange(20 - 5), length=3, horizon=2, columns=1)
     inputs, targets = part.gather(torch.tensor([4]))
     assert torch.equal(inputs[0], values[4:7])
-    assert torch.equal(targets[0], values[7:9, 1:])
+    assert torch.equal(targets[0], values[7:9, :1])
     every = Windows(values, torch.arange(15), length=3, horizon=2)
     assert torch.equal(every.gather(torch.tensor([4]))[1][0], values[7:9])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from torch.func import functional_call, stack_module_state, vmap
 import family_cases as cases
 from dlrun.build import Experiment
 from dlrun.models.recurrent import Carried
+from dlrun.tasks.generation import Generation
+from dlrun.training.evaluation import evaluation_mode
+from dlrun.training.precision import Precision
 
 every_model = pytest.mark.parametrize("name", cases.ALL)
 
@@ -196,6 +201,24 @@ class _Method(nn.Module):
 def _prefixed(state: tuple[dict[str, Tensor], dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     weights, statistics = ({f"base.{key}": value for key, value in part.items()} for part in state)
     return weights, statistics
+
+
+@every_model
+def test_measured_in_lower_precision_too(name: str, experiment: Experiment) -> None:
+    """A step and a whole evaluation under bfloat16: no mixed types, and every metric a number."""
+    lower = Precision("bfloat16")
+    model, task = cases.model(experiment), experiment.task
+    one = cases.batch(experiment)
+    sequence = one[1].flatten(0, 1) if task.name in ("language_modelling", "forecasting") else one[1]
+    task.fit(sequence, lambda: [one])
+    if isinstance(task, Generation) and experiment.facts.kind == "image":
+        task.use_features(lambda images: images.float().flatten(1)[:, ::8])  # in place of a trained classifier's
+    replace(experiment, precision=lower).algorithm(model.train()).step(one)
+    with evaluation_mode(model), lower.autocast(torch.device("cpu")):
+        found = task.measure(experiment.viewed(model), [one], "test")
+    values = {key: float(value) for key, value in found.metrics.items()}
+    assert set(task.metric_names()) - {"auroc"} <= set(values)
+    assert all(math.isfinite(value) for value in values.values()), values
 
 
 @every_model

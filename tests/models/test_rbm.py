@@ -126,7 +126,13 @@ def test_prepare_gives_units_without_connections_the_means_of_the_data() -> None
     model.prepare(lambda: batches(rows))
     expected = torch.tensor([1 / 6, 5 / 6, 3 / 6])  # (n + 1) / (N + 2)
     torch.testing.assert_close(model.visible_bias.sigmoid(), expected)
-    torch.testing.assert_close(base_bias(lambda: batches(rows), "gaussian"), rows.mean(0))
+    torch.testing.assert_close(base_bias(lambda: batches(rows - 0.3), "gaussian"), rows.mean(0) - 0.3)
+
+
+def test_gaussian_units_refuse_binary_values() -> None:
+    rows = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    with pytest.raises(ConfigError, match=r"data\.pixels=standard"):
+        base_bias(lambda: batches(rows), "gaussian")
 
 
 @pytest.mark.parametrize("value", [-0.5, 1.5, math.nan])

@@ -98,8 +98,9 @@ class Adversarial:
         self.discriminator_updater.zero_grad()
         with self.autocast:
             with torch.no_grad():
-                fake = self.model.generator(self.model.noise(len(real)))
-            loss = self.loss.discriminator(self.model.discriminator(real), self.model.discriminator(fake))
+                fake = self.model.generator(self.model.noise(len(real))).to(real.dtype)
+            scores = self.model.discriminator(real).float(), self.model.discriminator(fake).float()
+            loss = self.loss.discriminator(*scores)
             if self.loss.penalty > 0:
                 loss = loss + self.loss.penalty * gradient_penalty(self.model.discriminator, real, fake)
         self.discriminator_updater.backward(loss)
@@ -111,7 +112,8 @@ class Adversarial:
         self.generator_updater.zero_grad()
         with _fixed(self.discriminator_updater.parameters):
             with self.autocast:
-                loss = self.loss.generator(self.model.discriminator(self.model.generator(self.model.noise(count))))
+                fake = self.model.generator(self.model.noise(count))
+                loss = self.loss.generator(self.model.discriminator(fake).float())
             self.generator_updater.backward(loss)
         self.generator_updater.step()
         return loss.detach()

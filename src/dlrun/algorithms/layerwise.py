@@ -51,6 +51,7 @@ class Layerwise:
     scaled_loss: ClassVar[bool] = True
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("stack",)
+    pretrains: ClassVar[bool] = True
     unpackable: ClassVar[str] = "the layers are pretrained on samples, with no loss that could be stacked"
 
     def __init__(
@@ -59,7 +60,7 @@ class Layerwise:
         task: Differentiable,
         updater: Updater,
         precision: Precision,
-        steps_per_layer: int = 2000,
+        steps_per_layer: int = 500,
         k: int = 1,
         rate: float = 0.05,
         momentum: float = 0.9,

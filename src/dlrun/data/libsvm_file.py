@@ -238,7 +238,12 @@ def _meaning(lines: Lines, task: str) -> tuple[str, tuple[str, ...], tuple[str, 
             f"{lines.path}: {len(kinds)} different labels in {len(lines)} examples make no classes; for numbers"
             " to predict add data.task=regression"
         )
-    return task, tuple(f"{kind:g}" for kind in kinds), notes
+    return task, tuple(_name(kind) for kind in kinds), notes
+
+
+def _name(label: float) -> str:
+    """A label as it is written: a whole number without a point."""
+    return str(int(label)) if label == int(label) else repr(float(label))
 
 
 def _targets(lines: Lines, classes: tuple[str, ...]) -> Tensor:
@@ -246,7 +251,7 @@ def _targets(lines: Lines, classes: tuple[str, ...]) -> Tensor:
     if not classes:
         return torch.from_numpy(lines.labels)[:, None]
     place = {name: index for index, name in enumerate(classes)}
-    names = [f"{label:g}" for label in lines.labels]
+    names = [_name(label) for label in lines.labels]
     unknown = next((name for name in names if name not in place), None)
     if unknown is not None:
         raise DataError(f"{lines.path} has the label {unknown}, which no training example has: {', '.join(classes)}")

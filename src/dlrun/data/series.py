@@ -135,8 +135,7 @@ class Series:
         """All windows whose rows ahead lie in ``begin`` to ``end``; only these rows and those looked back on."""
         first = max(0, begin - self.look_back)
         count = max(0, end - first - self.look_back - self.horizon + 1) if end > begin else 0
-        columns = tuple(range(targets)) if targets < ready.shape[1] else ()
-        return Windows(ready[first:end], torch.arange(count), self.look_back, self.horizon, columns)
+        return Windows(ready[first:end], torch.arange(count), self.look_back, self.horizon, targets)
 
 
 @dataclass(frozen=True)

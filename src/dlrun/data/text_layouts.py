@@ -85,7 +85,7 @@ def read_labelled(path: Path, columns: Columns) -> Labelled:
 
 def label_lines(text: str) -> list[tuple[str, str]] | None:
     """(label, text) of each line; None where the lines do not begin with a few labels that come again and again."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     matches = [LABELLED_LINE.fullmatch(line) for line in lines]
     pairs = [(found[1], found[2]) for found in matches if found]
     different = len({label for label, _ in pairs})

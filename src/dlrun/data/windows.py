@@ -21,7 +21,7 @@ class Windows:
         length: T, of the input.
         horizon: 0, and the targets (B, T) are the inputs shifted by one; H > 0, and they are the H values (B, H, D)
             after the input.
-        columns: D columns of a series that are targets; empty for all.
+        columns: D, the first columns of a series, which are the targets; 0 for all.
         slack: in training each epoch shifts all windows together by a random 0 to ``slack`` positions, so that windows
             that lie side by side are not cut at the same places for ever.
     """
@@ -30,7 +30,7 @@ class Windows:
     starts: Tensor
     length: int
     horizon: int = 0
-    columns: tuple[int, ...] = ()
+    columns: int = 0
     slack: int = 0
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Windows:
             return whole[:, :-1].contiguous(), whole[:, 1:].contiguous()
         ahead = whole[:, self.length :]
         if self.columns:
-            ahead = ahead[..., list(self.columns)]
+            ahead = ahead[..., : self.columns]
         return whole[:, : self.length].contiguous(), ahead.contiguous()
 
     def take(self, rows: Tensor) -> Windows:

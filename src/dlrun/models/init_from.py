@@ -56,7 +56,9 @@ def learnt_layers(state: Mapping[str, Tensor]) -> list[Learnt]:
         prefix, _, last = key.rpartition(".")
         if last == "weight" and weight.ndim == 2:
             beside = (state.get(f"{prefix}.{name}" if prefix else name) for name in ("hidden_bias", "bias"))
-            found.append((prefix or key, weight, next((bias for bias in beside if bias is not None), None)))
+            bias = next((bias for bias in beside if bias is not None), None)
+            if bias is not None:  # a table of tokens or positions has none
+                found.append((prefix or key, weight, bias))
     return found
 
 

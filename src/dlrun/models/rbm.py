@@ -217,10 +217,6 @@ class RBM(nn.Module):
         """The machine's arithmetic on its own parameters."""
         return RBMView(self.weight, self.visible_bias, self.hidden_bias, self.visible)
 
-    def stack(self) -> list[RBMView]:
-        """The one machine there is."""
-        return [self.view()]
-
     def forward(self, x: Tensor) -> Tensor:
         """Free energy: (B, *in_shape) -> (B,)."""
         return self.view().free_energy(x.flatten(1))
@@ -232,7 +228,7 @@ class RBM(nn.Module):
         Raises:
             ConfigError: binary units, and values that are no shares.
         """
-        self.visible_bias.copy_(base_bias(batches, self.visible))
+        self.visible_bias.copy_(base_bias(batches, self.visible, ", or model.visible=gaussian"))
 
 
 def small_weights(hidden: int, visible: int) -> Tensor:
@@ -259,7 +255,13 @@ def mean_and_count(batches: Batches) -> tuple[Tensor, int, bool]:
     return (total / count).float(), count, shares
 
 
-def base_bias(batches: Batches, visible: str) -> Tensor:
+def _binary(batches: Batches) -> bool:
+    """Whether every value of the first batch is 0 or 1."""
+    inputs, _ = next(iter(batches()))
+    return bool(((inputs == 0) | (inputs == 1)).all())
+
+
+def base_bias(batches: Batches, visible: str, otherwise: str = "") -> Tensor:
     """Visible biases (V,) at which units without connections have the means of the batches.
 
     Raises:
@@ -268,7 +270,9 @@ def base_bias(batches: Batches, visible: str) -> Tensor:
     mean, count, shares = mean_and_count(batches)
     if visible == "bernoulli" and not shares:
         raise ConfigError(
-            "model.visible=bernoulli needs inputs from 0 to 1 and these are not; "
-            "use data.pixels=binary for images, or model.visible=gaussian"
+            "binary visible units need inputs from 0 to 1, and these are not; "
+            f"use data.pixels=binary (or unit) for images{otherwise}"
         )
+    if visible == "gaussian" and count > 1 and _binary(batches):
+        raise ConfigError("model.visible=gaussian needs real values, and these are 0 or 1; use data.pixels=standard")
     return UNITS[visible].bias(mean, count)

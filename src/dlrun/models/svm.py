@@ -133,7 +133,8 @@ class NystromFeatures(nn.Module):
 
         Computed as k(x) (whiten w'), so the M x M matrix meets N rows of weights and not B examples.
         """
-        return self.kernel(x) @ (self.whiten @ weight.T)
+        with torch.autocast(x.device.type, enabled=False):  # the whitening magnifies what lower precision loses
+            return self.kernel(x.float()) @ (self.whiten @ weight.T.float())
 
     def kernel(self, x: Tensor) -> Tensor:
         """exp(-gamma |x - landmark|^2), (B, M); the square is written out, so that it is one matrix product."""

@@ -97,6 +97,10 @@ class Density:
     def measure(self, model: RBM, batches: Iterable[Batch], split: str) -> Measured:
         """Pseudo-likelihood and reconstruction of a part; of the test part the log-likelihood too."""
         view = model.view()
+        with torch.autocast(view.weight.device.type, enabled=False):  # sums of many logarithms, and their differences
+            return self._measure(view, batches, split)
+
+    def _measure(self, view: RBMView, batches: Iterable[Batch], split: str) -> Measured:
         base = self.base(view)
         found = [self._measure_batch(view, base, inputs.flatten(1)) for inputs, _ in batches]
         means = {name: torch.cat([rows[name] for rows in found]).double().mean() for name in found[0]}

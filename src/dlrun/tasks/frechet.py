@@ -47,6 +47,8 @@ def frechet_distance(a: Moments, b: Moments) -> Tensor:
     The eigenvalues of C1 C2 are those of S C2 S with S the symmetric root of C1, which is symmetric and so needs no
     complex numbers.
     """
+    if not all(bool(part.isfinite().all()) for part in (a.mean, a.covariance, b.mean, b.covariance)):
+        return torch.full((), torch.nan, dtype=torch.float64, device=a.mean.device)  # the run has diverged
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()

@@ -43,7 +43,7 @@ class PrincipalComponents:
         """
         first = next(iter(batches()))[0].flatten(1).float()
         width, shift = first.shape[1], first.mean(0)
-        stride = max(1, round(count * width**2 / WORK)) if width <= MOST_VALUES else 1
+        stride = max(1, round(count * width**2 / WORK)) if EXACT < width <= MOST_VALUES else 1
         total = torch.zeros(width, dtype=torch.float64, device=first.device)
         products = total.new_zeros(width, width) if width <= MOST_VALUES else total.new_zeros(0, 0)
         waiting: list[Tensor] = []
@@ -72,7 +72,8 @@ class PrincipalComponents:
         if self.mean.device != inputs.device:
             self.mean, self.directions = self.mean.to(inputs.device), self.directions.to(inputs.device)
         x = inputs.flatten(1).float() - self.mean
-        code = x @ self.directions[:, :components]
+        with torch.autocast(x.device.type, enabled=False):
+            code = x @ self.directions[:, :components]
         return (x.square().sum(1) - code.square().sum(1)).clamp_min(0)  # Pythagoras: the directions are orthonormal
 
     def state(self) -> dict[str, Any]:

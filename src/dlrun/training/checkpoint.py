@@ -88,6 +88,12 @@ class Checkpoints:
         path = self._shelf.best_path
         return read(path) if path.exists() or path.is_symlink() else None
 
+    def network(self) -> dict[Any, Any] | None:
+        """The state that holds the network to use: the best, else the newest; None when there is no checkpoint."""
+        best = self.best()
+        newest = self.newest() if best is None else None
+        return newest[0] if newest else best
+
     def sweep_temporaries(self) -> None:
         """Remove what killed writers left; call only when holding the run's lock."""
         self._shelf.sweep_temporaries()

@@ -87,7 +87,11 @@ class Trainer:
         opened = time.perf_counter()
         self._tell("on_start")
         self._started = self._window_started = time.perf_counter()
-        reason = self._train()
+        try:
+            reason = self._train()
+        except RuntimeError:
+            self.check_finite()  # sampling from NaN fails before any row is read: the weights say why
+            raise
         if reason != "interrupted" and self.window:
             self.log()
         if reason != "interrupted" and self.evaluated_at != self.step:
