@@ -196,7 +196,7 @@ def test_layers_of_what_is_no_run_are_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_run_that_would_end_in_its_pretraining_is_refused(tmp_path: Path) -> None:
     words = ["model=dbm", "trainer.steps=100", "algorithm.steps_per_layer=50", "tracking=minimal"]
-    with pytest.raises(ConfigError, match="smaller algorithm.steps_per_layer"):
+    with pytest.raises(ConfigError, match=r"smaller algorithm\.steps_per_layer"):
         train(compose(words), root=tmp_path, command=["dlrun"], reporter=Quiet())
 
 
