@@ -15,6 +15,7 @@ from dlrun.build import Experiment, check, limited
 from dlrun.config import compose
 from dlrun.errors import ConfigError
 from dlrun.training.device import choose_device
+from family_cases import OVERRIDES
 
 
 def checked(*overrides: str) -> Experiment:
@@ -176,3 +177,10 @@ def test_a_torchvision_network_by_its_target() -> None:
         compose(["data=cifar10", "model=torchvision", "model._target_=torchvision.models.shufflenet_v2_x0_5"])
     )
     assert sum(p.numel() for p in other.model().parameters()) < small / 5
+
+
+@pytest.mark.parametrize("model", ["vae", "autoencoder", "mlp", "lstm"])
+def test_a_network_of_one_size_is_refused_for_pictures_of_any_size(model: str, family_files: dict[str, Path]) -> None:
+    words = [word.format(**family_files) for word in OVERRIDES["srcnn"]]
+    with pytest.raises(ConfigError, match="use model=srcnn or espcn"):
+        check(compose([*words, f"model={model}"]))

@@ -206,7 +206,8 @@ def make_task(node: Node, facts: Facts, trusted: Sequence[str]) -> tuple[Loss | 
         loss = make(loss_node, "loss", {}, trusted)
     elif loss_node["_target_"] != "auto":
         raise ConfigError(
-            f"loss: {node['choices'].get('task', 'this task')} has no loss to choose; leave it at loss=auto"
+            f"loss: task={node['choices'].get('task', 'this')} has no loss to choose; leave it at loss=auto"
+            f"{' (task.hinge=hinge or squared)' if 'hinge' in task_node else ''}"
         )
     task: Task = make(task_node, "task", {"loss": loss, "facts": facts}, trusted)
     return loss, task

@@ -65,7 +65,9 @@ class ClassifierFeatures:
         return seen[0].flatten(1)
 
 
-def provide_classifier(experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: StopFlag) -> None:
+def provide_classifier(
+    experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: StopFlag, may_train: bool = True
+) -> None:
     """Give a generation task the feature space it asks for; nothing for any other task.
 
     With ``task.classifier=auto`` the classifier is trained in ``RUN/classifier``, or gone on with, or taken from there
@@ -84,6 +86,8 @@ def provide_classifier(experiment: Experiment, run: RunDirectory, reporter: Repo
     pixels = experiment.node["data"].get("pixels", "auto")
     if pixels not in ("auto", task.pixels):
         raise ConfigError(f"data.pixels={pixels}: generated images are from -1 to 1; leave it at data.pixels=auto")
+    if not may_train and task.classifier == "auto" and not _finished(run):
+        raise ConfigError(f"{run.path} has no finished classifier to judge by; go on with it: dlrun resume {run.path}")
     path = _own(experiment, run, reporter, stop) if task.classifier == "auto" else _given(task.classifier)
     if path is None:
         return
@@ -105,6 +109,10 @@ def provide_classifier(experiment: Experiment, run: RunDirectory, reporter: Repo
     reporter.note(f"Frechet distances are in the {features.size}-dimensional feature space of {path.name}{right}")
 
 
+def _finished(run: RunDirectory) -> list[Path]:
+    return [Path(record["path"]) for record in list_runs(run.path / FOLDER) if record["status"] == "done"]
+
+
 def _given(text: str) -> Path:
     path = Path(text)
     record = RunDirectory.open(path).record()
@@ -118,8 +126,7 @@ def _own(experiment: Experiment, run: RunDirectory, reporter: Reporter, stop: St
     from dlrun.run import train
 
     root = run.path / FOLDER
-    records = list_runs(root)
-    done = [Path(record["path"]) for record in records if record["status"] == "done"]
+    records, done = list_runs(root), _finished(run)
     if done:
         return done[-1]
     begun = [Path(record["path"]) for record in records if record["status"] in ("crashed", "interrupted")]

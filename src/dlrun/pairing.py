@@ -30,6 +30,7 @@ GIVERS = {
     "code_features": "model=autoencoder, model=conv_autoencoder or model=denoising",
     "squared_norm": "model=svm or model=svm_gaussian",
 }
+TOKENS = "texts are tokens: use model=lstm, gru, rnn or transformer_encoder"
 OWN_ALGORITHM = {"generation": "adversarial", "density": "contrastive_divergence"}
 
 
@@ -93,8 +94,9 @@ def check_network(
     except DlrunError:
         raise
     except Exception as error:
+        why = TOKENS if facts.vocabulary else _reason(error)
         raise ConfigError(
-            f"model={name} cannot take inputs of shape {facts.input_shape} from data '{facts.name}': {_reason(error)}"
+            f"model={name} cannot take inputs of shape {facts.input_shape} from data '{facts.name}': {why}"
         ) from error
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(f"model={name} has no parameters to train")
@@ -102,9 +104,25 @@ def check_network(
     if not isinstance(outputs, Tensor) or len(outputs) != 2 or outputs.numel() != math.prod(wanted):
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ConfigError(f"model={name} gives {got} for a batch of 2, but the task needs {wanted}")
+    if facts.scale > 1:
+        _check_any_size(model, str(name), facts)
     _check_loss(node, task, algorithm, model, (inputs, targets), facts)
     trusted = parts.pop("trusted")
     make(node["algorithm"], "algorithm", parts | _stand_ins(model) | {"model": model, "task": task}, trusted)
+
+
+def _check_any_size(model: nn.Module, name: str, facts: Facts) -> None:
+    """Whole pictures to enlarge differ in size, so a network of one size cannot do."""
+    channels, height, width = facts.input_shape[0], facts.input_shape[1] + 3, facts.input_shape[2] + 5
+    try:
+        with torch.no_grad():
+            shape = tuple(model(torch.zeros(1, channels, height, width)).shape)
+    except (RuntimeError, ValueError, IndexError):
+        shape = ()
+    if shape != (1, channels, height * facts.scale, width * facts.scale):
+        raise ConfigError(
+            f"data={facts.name} has pictures of any size, which model={name} cannot take: use model=srcnn or espcn"
+        )
 
 
 def _stand_ins(model: nn.Module) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
     if tested is not None:
         metrics |= {f"test/{name}": value for name, value in tested.metrics.items()}
         metrics |= {f"baseline/{name}": value for name, value in tested.baseline.items()}
+    else:
+        metrics |= {name: value for name, value in trainer.latest.items() if name.startswith("baseline/")}
     if session.board is not None:
         session.board.finish(metrics, trainer.step)
     session.history.sync()
@@ -114,7 +116,8 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
 def _close(session: Session, reason: str, metrics: dict[str, float], reporter: Reporter) -> None:
     """The closing table: the best network's metrics beside the naive baseline's, then the facts of the run."""
     trainer, best = session.trainer, session.trainer.best
-    baseline = {f"test/{k.removeprefix('baseline/')}": v for k, v in metrics.items() if k.startswith("baseline/")}
+    part = "test" if session.test is not None else "val"
+    baseline = {f"{part}/{k.removeprefix('baseline/')}": v for k, v in metrics.items() if k.startswith("baseline/")}
     shown = {name: value for name, value in metrics.items() if name.startswith(("val/", "test/"))}
     facts = {
         "ended by": {"finished": "the planned length"}.get(reason, reason),

@@ -72,22 +72,27 @@ def restore(path: Path, trusted: Sequence[str] = ()) -> Trained:
     return Trained(model.to(device), task, facts, restore_preprocess(state["preprocess"]), precision, device, state)
 
 
-def evaluate(path: Path, *, split: str = "test", reporter: Reporter, trusted: Sequence[str] = ()) -> dict[str, float]:
+def evaluate(
+    path: Path, *, split: str | None = None, reporter: Reporter, trusted: Sequence[str] = ()
+) -> dict[str, float]:
     """Metrics of a run's best network on a part of its data, beside the naive baseline.
+
+    Without ``split`` that is the test part, or the validation part where there is none to test on.
 
     Raises:
         ConfigError: there is no such part, or it is empty.
         DataError: the data is not what the run was trained on.
     """
-    if split not in PARTS:
+    if split is not None and split not in PARTS:
         raise ConfigError(f"--split {split}: there is no such part{did_you_mean(split, PARTS)}")
     trained = restore(path, trusted)
     experiment = check(load_config(RunDirectory.open(path).config), trusted)
     splits = experiment.data.load()
     if splits.fingerprint != trained.state["fingerprint"]:
         raise DataError(f"the data '{trained.facts.name}' is not what {path} was trained on: its fingerprint differs")
-    provide_classifier(experiment, RunDirectory.open(path), reporter, StopFlag())
+    provide_classifier(experiment, RunDirectory.open(path), reporter, StopFlag(), may_train=False)
     splits = limit_parts(splits, experiment.settings.limit)
+    split = split or ("test" if splits.facts.sizes.get("test") else "val")
     train, batches = (make_batches(experiment, splits, part) for part in ("train", split))
     assert train is not None, "a data set always has a training part"
     experiment.task.fit(all_targets(splits.train), train.in_order)

@@ -9,6 +9,8 @@ from PIL import Image
 from dlrun.data.batches import Batches
 from dlrun.data.image_folder import ImageFiles, ImageFolder
 from dlrun.errors import ConfigError, DataError
+from dlrun.losses import CrossEntropy
+from dlrun.tasks.classification import Classification
 
 
 def picture(path, seed=0, size=(8, 6), mode="L"):
@@ -157,9 +159,7 @@ def make_file(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (make_empty, "has no class folder with images in it: expected PATH/CLASS"),
-        (make_only_images, "has no class folder with images in it"),
-        (make_one_class, "has one class only, 'cat'"),
+        (make_empty, "has no images in it: expected PATH/CLASS"),
         (make_other_classes, "differ: 'b' is in train/ alone"),
         (make_damaged_header, "bad.png is no image"),
         (make_file, "is no folder: expected PATH/CLASS"),
@@ -174,6 +174,17 @@ def test_a_folder_that_cannot_be_used(make, words, tmp_path):
         folder(root).facts()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("make", "name"), [(make_only_images, "photos"), (make_one_class, "cat")])
+def test_images_of_one_class_are_enough_to_learn_to_draw_them(make, name, tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    make(root)
+    facts = folder(root, test=0.0, val=0.0).facts()
+    assert facts.classes == (name,)
+    with pytest.raises(ConfigError, match="two classes or more; 'image_folder' has one class"):
+        Classification(CrossEntropy(), facts)
 
 
 def truncate(path):

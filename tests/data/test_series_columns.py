@@ -50,7 +50,8 @@ def test_gaps_are_filled_from_the_past_in_the_order_of_time(tmp_path: Path) -> N
         "rows left out before column 'a' begins: 1",
         "column 'a': gaps filled with the value before: 1, at most 1 in a row",
     )
-    backward, _ = read_values(data, [1], np.arange(4)[::-1])
-    assert backward.tolist() == [[7], [7], [5], [5]]
+    backward, said = read_values(data, [1], np.arange(4)[::-1])
+    assert backward.tolist() == [[7], [7], [5]], "what comes after the last value is no truth to be measured by"
+    assert said[0] == "rows left out after column 'a' ends: 1"
     with pytest.raises(DataError, match="column 'a' is empty"):
         read_values(data, [1], np.array([0, 2]))

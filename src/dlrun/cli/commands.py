@@ -13,7 +13,12 @@ _CFG = Option(("--cfg", "-c"), "job|all", "print the composed config and stop", 
 _RESOLVE = Option(("--resolve",), "", "with --cfg: fill in the interpolations")
 _PACKAGE = Option(("--package", "-p"), "KEY", "with --cfg: only this part, as in '--package optimizer'")
 _MULTIRUN = Option(("--multirun", "-m"), "", "train every combination of the values given as a,b,c")
-_SPLIT = Option(("--split",), "NAME", "the part to measure: train, val or test (the default)", ("train", "val", "test"))
+_SPLIT = Option(
+    ("--split",),
+    "NAME",
+    "train, val or test; without it test, or else val",
+    ("train", "val", "test"),
+)
 _OUTPUT = Option(("--output",), "FILE", "write to this file or folder instead of the run's; - is standard output")
 _PROMPT = Option(("--prompt",), "TEXT", "a text to go on with (language models) or to classify (classifiers of text)")
 _LENGTH = Option(("--length",), "N", "tokens to go on for; 500 by default")

@@ -15,11 +15,12 @@ def run(arguments: Arguments) -> int:
     """Measure one split; the reporter prints the table, ``--json`` the metrics."""
     path, rest, trusted = take_run(arguments)
     no_more("eval", rest, "one RUN")
-    split = arguments.text("--split") or "test"
+    split = arguments.text("--split")
     with reporting(arguments) as reporter:
         from dlrun.trained import evaluate
 
         metrics = evaluate(path, split=split, reporter=reporter, trusted=trusted)
     if arguments.flag("--json"):
-        print_json({"path": path, "split": split, "metrics": metrics})
+        part = next(iter(metrics)).partition("/")[0]
+        print_json({"path": path, "split": part, "metrics": metrics})
     return 0

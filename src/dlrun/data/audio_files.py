@@ -150,7 +150,9 @@ def read_wav(path: Path) -> tuple[int, Sound]:
             raise DataError(f"{path} is {'no file' if path.exists() else 'missing'}; give a WAV file")
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} is larger than {MOST_BYTES // 2**20} MiB; cut it into shorter recordings")
-        with warnings.catch_warnings(action="ignore"):  # chunks that scipy does not know, such as a title
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # chunks that scipy does not know, such as a title
+            warnings.filterwarnings("error", "Reached EOF prematurely")
             rate, values = wavfile.read(path)
     except DataError:
         raise

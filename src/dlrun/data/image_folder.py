@@ -184,7 +184,7 @@ def _list_parts(path: Path) -> tuple[dict[str, Listing], tuple[str, ...], list[s
     """List the parts that have a folder (a lone ``train`` for a plain folder of classes), the classes, and notes.
 
     Raises:
-        DataError: the folder is missing or empty, has one class, or its parts differ in their classes.
+        DataError: the folder is missing or empty, or its parts differ in their classes.
     """
     if not path.is_dir():
         raise DataError(f"{path} is {'no folder' if path.exists() else 'missing'}: expected {LAYOUT}.")
@@ -202,11 +202,7 @@ def _list_parts(path: Path) -> tuple[dict[str, Listing], tuple[str, ...], list[s
     found = {part: _classes(folder) for part, folder in folders.items() if folder is not None}
     classes = tuple(sorted(found["train"][0]))
     if not classes:
-        raise DataError(f"{folders['train']} has no class folder with images in it: expected {LAYOUT}.")
-    if len(classes) == 1:
-        raise DataError(
-            f"{folders['train']} has one class only, '{classes[0]}', and two are needed: expected {LAYOUT}."
-        )
+        raise DataError(f"{folders['train']} has no images in it: expected {LAYOUT}.")
     for part, (files, _) in found.items():
         if odd := sorted(set(files) ^ set(classes)):
             where = "train" if odd[0] in classes else part
@@ -227,7 +223,10 @@ def _list_parts(path: Path) -> tuple[dict[str, Listing], tuple[str, ...], list[s
 
 
 def _classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Map the class folders that hold images to their files; count everything else."""
+    """Map the class folders that hold images to their files; count everything else.
+
+    Images that lie in the folder itself, without class folders, are of one class: enough to learn to draw them.
+    """
     inside = _subfolders(folder)
     ignored = sum(1 for entry in folder.iterdir()) - len(inside)
     found = {}
@@ -236,6 +235,9 @@ def _classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
         ignored += skipped if files else skipped + 1
         if files:
             found[entry.name] = files
+    if not found:
+        files, ignored = image_files(folder)
+        found = {folder.name: files} if files else {}
     return found, ignored
 
 

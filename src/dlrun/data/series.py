@@ -190,7 +190,7 @@ class SeriesPreprocess:
         chosen = [place[name] for name in self.columns]
         for column in chosen:
             refuse_texts(table, column)
-        values, _ = read_values(table, chosen, order.rows)
+        values, _ = read_values(table, chosen, order.rows, to_the_end=True)
         if len(values) < self.length:
             raise DataError(f"{path} has {len(values):,} rows; the network looks back on {self.length:,}, so give more")
         return self.scale(values[-self.length :])[None], [order.dates[-1]]

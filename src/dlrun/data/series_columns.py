@@ -103,10 +103,13 @@ def refuse_texts(table: Table, place: int) -> None:
         )
 
 
-def read_values(table: Table, places: Sequence[int], rows: Rows) -> tuple[Floats, tuple[str, ...]]:
+def read_values(
+    table: Table, places: Sequence[int], rows: Rows, to_the_end: bool = False
+) -> tuple[Floats, tuple[str, ...]]:
     """The values (N, F) in the order of ``rows``, with every gap filled by the last value before it.
 
-    The first rows, before every column has had a value, cannot be filled from the past and are left out. The second
+    The first rows, before every column has had a value, cannot be filled from the past and are left out. So are the
+    last ones, after a column has ended, unless ``to_the_end``: they hold no truth to measure a forecast by. The second
     result is one sentence for each thing done.
 
     Raises:
@@ -121,6 +124,11 @@ def read_values(table: Table, places: Sequence[int], rows: Rows) -> tuple[Floats
     if late:
         name = table.names[places[int(known.argmax(axis=0).argmax())]]
         notes.append(f"rows left out before column '{name}' begins: {late:,}")
+    ended = int(known[::-1].argmax(axis=0).max())  # rows after the last value of the column that ends first
+    if ended and not to_the_end:
+        name = table.names[places[int(known[::-1].argmax(axis=0).argmax())]]
+        notes.append(f"rows left out after column '{name}' ends: {ended:,}")
+        raw, known = raw[:-ended], known[:-ended]
     newest = np.maximum.accumulate(np.where(known, np.arange(len(raw))[:, None], 0), axis=0)
     filled = np.take_along_axis(raw, newest, axis=0)[late:]
     for i, place in enumerate(places):

@@ -169,10 +169,11 @@ class Text:
         """Windows side by side; those of the training part move together by up to a window's length each epoch."""
         spare = len(tokens) - self.context - 1  # last position where a window can start
         if len(tokens) and spare < 0:
-            fitting = max(len(tokens) // 2, 1)
+            fitting = len(tokens) // 2
             raise DataError(
                 f"{self.path or 'the text'}: its {PARTS[name]} part has {len(tokens):,} tokens, but data.context="
-                f"{self.context} needs {self.context + 1}; use a longer text or data.context={fitting}"
+                f"{self.context} needs {self.context + 1}; use a longer text"
+                + (f" or data.context={fitting}" if fitting else "")
             )
         slack = min(self.context - 1, spare) if name == "train" else 0
         starts = torch.arange(0, max(spare - slack + 1, 0), self.context)

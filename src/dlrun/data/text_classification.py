@@ -32,6 +32,7 @@ from dlrun.errors import ConfigError, DataError, did_you_mean, nearest
 
 TOKENS = ("auto", "characters", "words", "bpe")
 SHORT = 20  # characters: texts whose median is shorter are names, and read letter by letter
+LONGEST = 2000  # tokens that length=auto keeps at most
 SHARE_KEPT = 0.99  # of the training texts that length=auto does not cut
 FEWEST = 5
 NAME = 60  # characters of a text that stand for it in predictions
@@ -212,7 +213,7 @@ class TextClassification:
     def _length(self, lengths: Sequence[int]) -> int:
         if isinstance(self.length, int):
             return self.length
-        return sorted(lengths)[math.ceil(SHARE_KEPT * len(lengths)) - 1]
+        return min(LONGEST, sorted(lengths)[max(0, math.floor(SHARE_KEPT * len(lengths)) - 1)])
 
     def _tell(self, coder: Coder, length: int, lengths: Sequence[int], encoded: dict[str, Examples]) -> list[str]:
         cut = sum(n > length for n in lengths)

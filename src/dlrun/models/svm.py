@@ -133,7 +133,8 @@ class NystromFeatures(nn.Module):
 
         Computed as k(x) (whiten w'), so the M x M matrix meets N rows of weights and not B examples.
         """
-        with torch.autocast(x.device.type, enabled=False):  # the whitening magnifies what lower precision loses
+        # The whitening magnifies what lower precision loses. (Shapes are walked on meta, which has no autocast.)
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             return self.kernel(x.float()) @ (self.whiten @ weight.T.float())
 
     def kernel(self, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from dlrun.models.images import image_shape
 from dlrun.models.transformer_encoder import Encoder
 
 FEWEST = 4  # patches on the shorter side of a picture, when their size is chosen
+MOST_TOKENS = 1024  # patches that auto goes up to: every one attends to every other
 
 
 class VisionTransformer(nn.Module):
@@ -84,7 +85,13 @@ def patch_side(height: int, breadth: int, patch: int | str) -> int:
     common = math.gcd(height, breadth)
     fitting = [side for side in range(1, common + 1) if common % side == 0]
     if patch == "auto":
-        return max((side for side in fitting if min(height, breadth) >= FEWEST * side), default=1)
+        side = max((side for side in fitting if min(height, breadth) >= FEWEST * side), default=1)
+        if height * breadth // side**2 > MOST_TOKENS:
+            raise ConfigError(
+                f"model=vit would cut a picture of {height}x{breadth} into {height * breadth // side**2:,} patches of "
+                f"{side}x{side}, the largest that divide it: use square pictures (data.size=64), or set model.patch"
+            )
+        return side
     if patch not in fitting:
         raise ConfigError(
             f"model.patch={patch} must divide a picture of {height}x{breadth}: use one of {fitting}, or auto"

@@ -35,7 +35,8 @@ class Classification:
     def __init__(self, loss: Loss, facts: Facts, outputs: int | str = "auto") -> None:
         check_loss(loss, self.name, facts)
         if facts.num_classes < 2:
-            raise ConfigError(f"task=classification needs data with classes; '{facts.name}' has numbers to predict")
+            has = "numbers to predict" if facts.targets else "one class" if facts.classes else "no classes"
+            raise ConfigError(f"task=classification needs data with two classes or more; '{facts.name}' has {has}")
         if outputs not in ("auto", 1, 2) or (outputs in (1, 2) and facts.num_classes > 2):
             raise ConfigError(
                 f"task.outputs={outputs}: 1 or 2 for two classes, else auto, and '{facts.name}' has {facts.num_classes}"

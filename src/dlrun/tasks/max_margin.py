@@ -94,7 +94,8 @@ class MaxMargin:
         multiclass: str = "one_vs_rest",
     ) -> None:
         if facts.num_classes < 2:
-            raise ConfigError(f"task=max_margin needs data with classes; '{facts.name}' has numbers to predict")
+            has = "numbers to predict" if facts.targets else "one class" if facts.classes else "no classes"
+            raise ConfigError(f"task=max_margin needs data with two classes or more; '{facts.name}' has {has}")
         if not C > 0:
             raise ConfigError(f"task.C={C} must be positive; use for example task.C=1")
         for key, value, known in (("hinge", hinge, POWERS), ("multiclass", multiclass, MARGINS)):

@@ -172,7 +172,8 @@ class Trainer:
         except EvaluationStopped:
             self.evaluated_at = -1  # owed: the resumed run begins with it
             return "interrupted"
-        self.latest = self.latest | {f"val/{name}": value for name, value in evaluation.metrics.items()}
+        naive = {f"baseline/{name}": value for name, value in evaluation.baseline.items()}
+        self.latest = self.latest | {f"val/{name}": value for name, value in evaluation.metrics.items()} | naive
         self._tell("on_evaluation", evaluation)
         self._window_started += time.perf_counter() - started  # the rate of training is not that of evaluating
         return None
