@@ -132,6 +132,15 @@ def test_time_left_of_a_resumed_run_counts_from_where_it_resumed():
     assert stream.getvalue() == "60%  step 600  0:40 left  10 steps/s\n"
 
 
+def test_slow_steps_are_told_in_seconds():
+    stream, clock = io.StringIO(), Clock()
+    plain = Plain(stream, now=clock)
+    plain.progress(0, None, 0.0, {})
+    clock.time = 10.0
+    plain.progress(4, None, 0.5, {})
+    assert stream.getvalue().endswith("2.5 s/step\n")
+
+
 @pytest.mark.parametrize("width", [1, 2, 5, 10, 20, 40, 79, 100, 300])
 def test_no_width_breaks_the_screen_and_the_bar_keeps_to_one_line(monkeypatch, width):
     reporter, stream, _ = screen(monkeypatch, width)

@@ -54,7 +54,8 @@ class Pace:
         left = f"{clock((1 - share) * elapsed / done)} left" if done > 0 else "-:-- left"
         of = f"/{total:,}" if total else ""
         shown = [f"{name} {number(float(values[name]))}" for name in screens.headline(values)]
-        return [f"{share:4.0%}", f"step {step:,}{of}", left, *shown, f"{rate:,.0f} steps/s"]
+        speed = f"{1 / rate:.1f} s/step" if 0 < rate < 1 else f"{rate:,.0f} steps/s"
+        return [f"{share:4.0%}", f"step {step:,}{of}", left, *shown, speed]
 
 
 class Lines:
