@@ -9,8 +9,8 @@ Differs from it in: 1. any activation f, where it has the logistic one; 2. the o
 optional (algorithm=layerwise, with activation=sigmoid); without it the weights start as in Y. LeCun et al., "Efficient
 BackProp", 1998, since torch's own start lets the signal fade over eight layers; 4. any optimizer, where it has
 conjugate gradients.
-Measured on MNIST with experiment=autoencoder_mnist, seed 0: squared error per test image 7.74 after 5 epochs, 5.27 after
-20, where principal component analysis with 30 components has 13.87.
+Measured on MNIST with experiment=autoencoder_mnist, seed 0: squared error per test image 7.74 after 5 epochs, 5.27
+after 20, where principal component analysis with 30 components has 13.87.
 
 Shapes: B batch, F input values of one example, H units of a hidden layer, K units of the code.
 """
