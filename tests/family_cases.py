@@ -48,7 +48,7 @@ ALSO = {
     "gan-wasserstein": ["model=gan", "task.classifier_steps=5", "loss=wasserstein", "algorithm.critic_steps=3"],
     "rbm-persistent": ["model=rbm", "optimizer.lr=0.05", "task.ais_steps=50", "algorithm.persistent=true"],
     "autoencoder-pretrained": [
-        "model=autoencoder", "activation=sigmoid", "algorithm=layerwise", "algorithm.steps_per_layer=2",
+        "model=autoencoder", "activation=sigmoid", "algorithm=layerwise", "algorithm.steps_per_layer=1",
     ],
     "autoencoder-table": ["model=autoencoder", "data=wine"],
 }  # fmt: skip

@@ -22,6 +22,7 @@ SHORTER = {
     "svm_gaussian_mnist": ["model.components=50"],
     "svm_gaussian_a9a": ["model.components=50"],
     "rbm_": ["task.ais_steps=50"],
+    "dbm_": ["algorithm.steps_per_layer=0"],
 }
 
 
