@@ -190,3 +190,11 @@ def test_samples_that_are_no_numbers_and_odd_paths(tmp_path: Path) -> None:
     for name, words in (("gone.wav", "missing"), ("pipe.wav", "no file"), (".", "no file")):
         with pytest.raises(DataError, match=words):
             read_wav(tmp_path / name)
+
+
+def test_a_recording_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    wavfile.write(path, 8000, np.arange(4000, dtype=np.int16))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cut\.wav"):
+        read_wav(path)

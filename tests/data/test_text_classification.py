@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,3 +198,10 @@ def test_sst2_has_its_official_split(shared_data):
 def test_folders_of_one_file_for_each_class_are_read(shared_data, name, classes, texts):
     facts = TextClassification(path=str(shared_data / name)).facts()
     assert (len(facts.classes), sum(facts.sizes.values())) == (classes, texts)
+
+
+def test_one_long_text_does_not_set_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    rows = [f"short text {i % 7},{'ab'[i % 2]}" for i in range(99)]
+    path.write_text("\n".join(["text,label", *rows, "word " * 300_000 + ",a"]) + "\n")
+    assert TextClassification(path=str(path), tokens="words").facts().input_shape[0] < 20

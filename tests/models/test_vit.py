@@ -48,3 +48,9 @@ def test_what_cannot_be_is_refused() -> None:
         VisionTransformer((1, 8, 8), 10, nn.ReLU, patch=3)
     with pytest.raises(ConfigError, match="model=vit needs images"):
         VisionTransformer((4,), 3, nn.ReLU)
+
+
+def test_too_many_patches_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"set model\.patch"):
+        patch_side(64, 51, "auto")
+    assert patch_side(64, 51, 1) == 1
