@@ -1,4 +1,4 @@
-"""Composing, changing and expanding the configuration; every sentence that says what is wrong with it."""
+"""Composing and changing the configuration; every sentence that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dlrun.config import change, check_type, completions, compose, config_dir, expand, groups, load_config
+from dlrun.config import change, completions, compose, config_dir, groups, load_config
 from dlrun.errors import ConfigError
+from dlrun.value_types import check_type
 
 CHANGEABLE = ("trainer.steps", "trainer.budget", "tracking.")
 
@@ -25,7 +26,7 @@ def write(path: Path, text: str) -> Path:
 def test_torch_is_not_imported() -> None:
     program = (
         "import sys\nfrom dlrun.config import *\ncompose(['model=cnn', 'optimizer.lr=0.1'])\ngroups()\n"
-        "completions('model=')\nexpand(['model=cnn,mlp'])\nassert 'torch' not in sys.modules, 'torch was imported'\n"
+        "completions('model=')\nassert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,8 +67,15 @@ def test_the_defaults_and_the_choices() -> None:
         (["hydra/launcher=basic"], "keys under hydra are closed"),
         (["++hydra.job.chdir=true"], "keys under hydra are closed"),
         (["~hydra"], "keys under hydra are closed"),
-        (["optimizer.lr=1,2"], "dlrun train --multirun optimizer.lr=1,2"),
-        (["model=glob(*)"], "--multirun"),
+        (["optimizer.lr=1,2"], "several values; for one run of each: dlrun sweep optimizer.lr=1,2 (or dlrun train --m"),
+        (["model=glob(*)"], "dlrun sweep 'model=glob(*)'"),
+        (["optimizer.lr=log(1e-4,1e-1)"], "dlrun sweep 'optimizer.lr=log(1e-4,1e-1)'"),
+        (["sweep=tpe"], "'sweep=tpe' is for a sweep: dlrun sweep sweep=tpe"),
+        (["+sweep=tpe"], "is for a sweep"),
+        (["sweep.trials=5"], "is for a sweep"),
+        (["launcher=slurm"], "is for a sweep"),
+        (["pruner=asha"], "is for a sweep"),
+        (["seeds=5"], "'seeds=5' is for a sweep: dlrun sweep seeds=5"),
         (["model@other=cnn"], "cannot be composed"),
         (["+optimizer.lr=3"], "cannot be composed"),
         (["++optimizer.lr=fast"], "optimizer.lr=fast: takes a number, not 'fast'"),
@@ -161,62 +169,6 @@ def test_groups_have_meanings(tmp_path: Path) -> None:
     assert [option.name for option in found["brand"]] == ["new"]
     assert [option.name for option in found["model"]] == sorted(options)
     assert "mine" not in {option.name for option in groups()["model"]}
-
-
-# expand
-
-
-def test_the_grid() -> None:
-    points = expand(["optimizer=adam,sgd", "optimizer.lr=0.1,0.2", "trainer.seed=3"])
-    assert points == [
-        [f"optimizer={name}", f"optimizer.lr={rate}", "trainer.seed=3"]
-        for name in ("adam", "sgd")
-        for rate in ("0.1", "0.2")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("override", "values"),
-    [
-        ("trainer.seed=range(1,4)", ["1", "2", "3"]),
-        ("trainer.seed=range(0,10,step=5)", ["0", "5"]),
-        ("trainer.seed=choice(4,7)", ["4", "7"]),
-        ("model.hidden=[1],[2,3]", ["[1]", "[2,3]"]),
-        ("precision=glob(*, exclude=[t*, b*])", ["fp16", "fp32"]),
-        ("precision=glob([b*, t*])", ["bf16", "tf32"]),
-    ],
-)
-def test_what_a_sweep_may_say(override: str, values: list[str]) -> None:
-    key = override.partition("=")[0]
-    assert expand([override]) == [[f"{key}={value}"] for value in values]
-
-
-def test_no_sweep_is_one_point() -> None:
-    assert expand(["optimizer.lr=0.1"]) == [["optimizer.lr=0.1"]]
-    assert expand([]) == [[]]
-
-
-def test_every_point_can_be_composed() -> None:
-    points = expand(["model=cnn,mlp", "data=csv", 'data.path="my file.csv","other, file.csv"'])
-    assert [(config.choices.model, config.data.path) for config in map(compose, points)] == [
-        (model, path) for model in ("cnn", "mlp") for path in ("my file.csv", "other, file.csv")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["optimizer=adam,sgdd"], "did you mean 'sgd'"),
-        (["optimizer.lr=0.1,fast"], "takes a number"),
-        (["optimizer.lr=0.1,0.2", "trainer.stps=3"], "did you mean 'steps'"),
-        (["model=mlp,cnn", "model.channels=[8]"], "'model' has no key 'channels'"),  # the first point has none
-        (["model=cnn,mlp", "model.channels=[8]"], "'model' has no key 'channels'"),  # the last one has none
-        (["trainer.seed=1,2", "hydra.sweep.dir=x"], "closed"),
-    ],
-)
-def test_a_mistake_in_any_point_is_found_before_the_first(overrides: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        expand(overrides)
 
 
 # completions

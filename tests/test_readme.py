@@ -80,7 +80,8 @@ def test_the_command_works(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DLRUN_OUTPUTS", str(tmp_path))
     if "last" in shlex.split(command):
-        before = [c for c in commands()[: commands().index(command)] if c.startswith("dlrun train")]
+        kind = "dlrun sweep" if "sweep" in command else "dlrun train"
+        before = [c for c in commands()[: commands().index(command)] if c.startswith(kind) and "--" not in c]
         assert main(words_of(before[-1], shared_data_or_none)) == 0
     assert main(words_of(command, shared_data_or_none)) == 0
 
@@ -90,6 +91,9 @@ def words_of(command: str, data: Path | None) -> list[str]:
     words = shlex.split(command)[1:]
     if words[:2] == ["resume", "last"]:
         return [*words, "trainer.steps=3"]
+    if words[0] == "sweep" and "--resume" not in words:
+        fewer = [re.sub(r"(sweep.trials|seeds)=\d+", r"\1=2", word).replace("range(8)", "range(2)") for word in words]
+        return [*fewer, *SHORT, "launcher=local"]
     if words[0] != "train" or "--cfg" in words:
         return words
     shared = "../shared/data"

@@ -15,8 +15,9 @@ from dlrun.config import compose
 from dlrun.data import Examples, Splits
 from dlrun.errors import ConfigError, DivergedError, MemoryExhaustedError, StorageError
 from dlrun.identity import config_text, hyperparameters
+from dlrun.loading import limit_parts, make_batches
 from dlrun.run import train
-from dlrun.session import limit_parts, make_batches, open_session, prepare_process, recorded
+from dlrun.session import open_session, prepare_process, recorded
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.signals import StopFlag

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from dlrun.training.device import choose_device
 from dlrun.training.evaluation import Viewed, as_it_is
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings, read_settings
-from dlrun.training.updater import Updater, clip_by_norm, clip_by_value
+from dlrun.training.updater import Clip, ClipByNorm, ClipByValue, Updater
 
 AUTO_TASK = {
     "classification": "dlrun.tasks.classification.Classification",
@@ -82,11 +83,11 @@ class Experiment:
         """The optimizer of the model's parameters, with clipping and loss scaling around it."""
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = make(self.node["optimizer"], "optimizer", {"params": trainable}, self.trusted)
-        clips = []
+        clips: list[Clip] = []
         if self.settings.clip_norm is not None:
-            clips.append(clip_by_norm(self.settings.clip_norm))
+            clips.append(ClipByNorm(self.settings.clip_norm))
         if self.settings.clip_value is not None:
-            clips.append(clip_by_value(self.settings.clip_value))
+            clips.append(ClipByValue(self.settings.clip_value))
         return Updater(optimizer, self.precision.scaler(self.device), clips)
 
     def algorithm(self, model: nn.Module) -> Algorithm:
@@ -103,8 +104,43 @@ class Experiment:
         return algorithm  # type: ignore[no-any-return]
 
 
-def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
+class Found:
+    """What earlier checks found out, so that a thousand points of a sweep do not find it out again.
+
+    The data set and its facts follow from the ``data`` group alone, and whether the network goes with its task and
+    loss from the groups in ``DECIDING``: where these are equal, so is the answer. An error is never remembered.
+    """
+
+    def __init__(self) -> None:
+        self._data: dict[str, tuple[Data, Facts]] = {}
+        self._networks: set[str] = set()
+
+    def data(self, node: Node, pixels: str, trusted: tuple[str, ...]) -> tuple[Data, Facts]:
+        """The data set of the config and its facts."""
+        key = repr((node["data"], pixels, trusted))
+        if key not in self._data:
+            data: Data = make(node["data"], "data", {"wanted_pixels": pixels}, trusted)
+            self._data[key] = (data, data.facts())
+        return self._data[key]
+
+    def network(self, node: Node, trusted: tuple[str, ...], check: Callable[[], None]) -> None:
+        """Check the network, unless an equal one has passed."""
+        key = repr(({group: node[group] for group in DECIDING}, trusted))
+        if key not in self._networks:
+            check()
+            self._networks.add(key)
+
+
+DECIDING = ("choices", "data", "task", "algorithm", "model", "activation", "loss", "precision")
+
+
+def check(config: DictConfig, trusted: Sequence[str] = (), found: Found | None = None) -> Experiment:
     """Check a whole configuration without reading data that is known by name.
+
+    Args:
+        config: as composed.
+        trusted: packages that may be named in ``_target_``.
+        found: what earlier checks found out; gets what this one does.
 
     Raises:
         ConfigError: a key, type, range or pairing that cannot be used.
@@ -112,20 +148,20 @@ def check(config: DictConfig, trusted: Sequence[str] = ()) -> Experiment:
         DataError: a table or folder that has to be looked at cannot be read.
     """
     node = resolved(config, GROUPS)
-    trusted = tuple(trusted)
+    trusted, found = tuple(trusted), found or Found()
     settings = read_settings(node["trainer"])
     check_tracking(node["tracking"])
     device = choose_device(settings.device)
     precision: Precision = make(node["precision"], "precision", {}, trusted)
     engine: Engine = make(node["engine"], "engine", {}, trusted)
     schedule: Schedule = make(node["schedule"], "schedule", {}, trusted)
-    data: Data = make(node["data"], "data", {"wanted_pixels": _pixels(node, trusted)}, trusted)
     algorithm = check_algorithm(node, settings, precision, trusted)
     full_batch = check_optimizer(node, settings, trusted)
-    facts = data.facts()
+    data, facts = found.data(node, _pixels(node, trusted), trusted)
     loss, task = make_task(node, facts, trusted)
     parts = {"loss": loss, "precision": precision, "trusted": trusted}
-    check_network(node, task, algorithm, lambda: build_model(node, facts, task, trusted), facts, parts)
+    build = partial(build_model, node, facts, task, trusted)
+    found.network(node, trusted, lambda: check_network(node, task, algorithm, build, facts, parts))
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
     goal = settings.goal(task.monitor, task.metric_names())
     check_held_out(node, settings, facts)
@@ -151,9 +187,10 @@ def resolved(config: DictConfig, groups: Sequence[str]) -> Node:
     Raises:
         ConfigError: a group is missing, or a value cannot be looked up.
     """
-    written = OmegaConf.to_yaml(config)
-    for key in [str(name) for name in config]:
-        if key not in GROUPS and not re.search(rf"\$\{{{re.escape(key)}[.}}\[]", written):
+    others = [str(name) for name in config if name not in GROUPS]
+    written = OmegaConf.to_yaml(config) if others else ""
+    for key in others:
+        if not re.search(rf"\$\{{{re.escape(key)}[.}}\[]", written):
             raise ConfigError(f"{key}: there is no such group, and nothing refers to it{did_you_mean(key, GROUPS)}")
     node: Node = {}
     for group in groups:

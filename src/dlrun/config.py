@@ -1,4 +1,4 @@
-"""Composing the configuration with Hydra, and saying plainly what is wrong with it. No torch here.
+"""Composing the configuration with Hydra. No torch here; ``config_words.py`` says plainly what is wrong with a word.
 
 Hydra's grammar and config groups, without ``hydra.main``: dlrun owns the run directory, the errors and the process,
 and nothing under ``hydra.*`` can be set by a file or an override.
@@ -6,14 +6,15 @@ and nothing under ``hydra.*`` can be set by a file or an override.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from dlrun.errors import ConfigError, did_you_mean
-from dlrun.value_types import check_type
+from dlrun.config_words import SWEEP_KEYS, check_option, check_value, head, is_choice, parse, refuse_sweeps
+from dlrun.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PRIMARY = "train"
+SWEEP = "sweep"  # the primary config of a sweep's own settings
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ def config_dir() -> Path:
     raise ConfigError(f"dlrun's own configs are missing beside {here}: install dlrun again")
 
 
-@contextmanager
-def _loader(config_dirs: Sequence[Path]) -> Iterator[ConfigLoaderImpl]:
+def open_loader(config_dirs: Sequence[Path] = (), shipped: Path | None = None) -> ConfigLoaderImpl:
+    """Hydra's reader of config files: the user's folders first, then dlrun's own (or ``shipped`` in their place).
+
+    Raises:
+        ConfigError: a folder that is not there.
+    """
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
@@ -50,27 +56,94 @@ def _loader(config_dirs: Sequence[Path]) -> Iterator[ConfigLoaderImpl]:
     for folder in config_dirs:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: there is no such folder")
-    search_path = create_config_search_path(str(config_dir()))
+    search_path = create_config_search_path(str((shipped or config_dir()).resolve()))
     for folder in reversed(config_dirs):
         search_path.prepend("user", f"file://{folder.resolve()}")
     GlobalHydra.instance().clear()
     try:
-        Hydra.create_main_hydra2(task_name="dlrun", config_search_path=search_path)
-        yield GlobalHydra.instance().config_loader()
+        return Hydra.create_main_hydra2(task_name="dlrun", config_search_path=search_path).config_loader
     finally:
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().clear()  # nothing of it is global: the next composition starts from nothing
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), shipped: Path | None = None) -> DictConfig:
     """Compose ``train.yaml`` with the overrides of the command line.
+
+    Args:
+        overrides: words such as ``model=cnn`` and ``optimizer.lr=0.1``.
+        config_dirs: the user's own folders of config files; the first one wins.
+        shipped: a copy of dlrun's own configs to use in their place, such as a sweep's frozen one.
 
     Raises:
         ConfigError: an unknown group, option or key, or a value of the wrong type; names the nearest one.
     """
-    with _loader(config_dirs) as loader:
-        parsed = _parse(overrides, loader)
-        _refuse_sweeps(parsed)
-        return _load(loader, parsed)
+    loader = open_loader(config_dirs, shipped)
+    parsed = parse(overrides, loader)
+    refuse_sweeps(parsed)
+    choices = [override for override in parsed if is_choice(override, loader)]
+    return set_values(pick(loader, choices), [o for o in parsed if o not in choices], loader)
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """A user's own YAML can make Hydra fail in many ways: all of them become one sentence (--debug shows which)."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ConfigError(f"the configuration cannot be composed: {reason}") from error
+
+
+def pick(loader: ConfigLoaderImpl, choices: Sequence[Override], primary: str = PRIMARY) -> DictConfig:
+    """Compose the primary config with the chosen options; ``choices`` in it names them all.
+
+    Raises:
+        ConfigError: an option that its group has not, or config files that cannot be composed.
+    """
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    for choice in choices:
+        check_option(loader, choice)
+    with _composing():
+        lines = [str(choice.input_line) for choice in choices]
+        config = loader.load_configuration(primary, lines, run_mode=RunMode.RUN)
+        OmegaConf.set_struct(config, False)
+        picked = config.pop("hydra").runtime.choices
+        config.choices = {group: option for group, option in picked.items() if not group.startswith("hydra/")}
+        OmegaConf.set_struct(config, True)
+    return cast("DictConfig", config)
+
+
+def set_values(picked: DictConfig, values: Sequence[Override], loader: ConfigLoaderImpl) -> DictConfig:
+    """A copy of the composition with values set, each checked first; Hydra itself sets them.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type; names the nearest one.
+    """
+    from omegaconf import OmegaConf
+
+    with _composing():
+        for override in values:
+            check_value(picked, override, loader)
+        config = copy.deepcopy(picked)
+        loader._apply_overrides_to_config(list(values), config)
+        OmegaConf.set_struct(config, False)
+        _retarget(config, values)
+        OmegaConf.set_struct(config, True)
+    return config
+
+
+def _retarget(config: DictConfig, values: Sequence[Override]) -> None:
+    """A group whose ``_target_`` the command line replaces keeps no key of the old target, only those given with it."""
+    keys = [override.key_or_group for override in values if not override.is_delete()]
+    for group in [key.removesuffix("._target_") for key in keys if key.endswith("._target_") and key.count(".") == 1]:
+        given = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
+        for name in [str(name) for name in config[group] if name not in given]:
+            config[group].pop(name)
+        config.choices[group] = str(config[group]["_target_"]).rpartition(".")[2]
 
 
 def load_config(path: Path) -> DictConfig:
@@ -101,47 +174,48 @@ def change(config: DictConfig, overrides: Sequence[str], changeable: Sequence[st
     """
     from omegaconf import OmegaConf
 
-    with _loader(()) as loader:
-        parsed = _parse(overrides, loader)
-        _refuse_sweeps(parsed)
-        for override in parsed:
-            key = override.key_or_group
-            if override.is_add() or override.is_delete():
-                raise ConfigError(f"'{override.input_line}': a run that goes on takes KEY=VALUE alone")
-            if not any(key.startswith(name) if name.endswith(".") else key == name for name in changeable):
-                names = ", ".join(name + "*" if name.endswith(".") else name for name in changeable)
-                raise ConfigError(
-                    f"{key} cannot change when a run goes on (only {names}); "
-                    f"start a new run: dlrun train {override.input_line}"
-                )
-            _check_value(config, override, loader)
-            OmegaConf.update(config, key, override.value())
+    loader = open_loader()
+    parsed = parse(overrides, loader)
+    refuse_sweeps(parsed)
+    for override in parsed:
+        key = override.key_or_group
+        if override.is_add() or override.is_delete():
+            raise ConfigError(f"'{override.input_line}': a run that goes on takes KEY=VALUE alone")
+        if not any(key.startswith(name) if name.endswith(".") else key == name for name in changeable):
+            names = ", ".join(name + "*" if name.endswith(".") else name for name in changeable)
+            raise ConfigError(
+                f"{key} cannot change when a run goes on (only {names}); "
+                f"start a new run: dlrun train {override.input_line}"
+            )
+        check_value(config, override, loader)
+        OmegaConf.update(config, key, override.value())
     return config
 
 
-def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[list[str]]:
-    """The points of ``--multirun`` in Hydra's sweep grammar, each composed and checked before any starts."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.errors import HydraException
+def completions(line: str, config_dirs: Sequence[Path] = (), *, sweep: bool = False) -> list[str]:
+    """Hydra's completions of groups, options and keys for the words after the command.
 
-    with _loader(config_dirs) as loader:
-        try:
-            batches = BasicSweeper.split_arguments(_parse(overrides, loader), None)
-        except HydraException as error:
-            raise ConfigError(f"--multirun takes lists, range and glob: {' '.join(str(error).split())}") from error
-        points = [list(point) for batch in batches for point in batch]
-        for point in points:
-            _load(loader, _parse(point, loader))
-    return points
-
-
-def completions(line: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Hydra's completions of groups, options and keys for the words after the command."""
+    Args:
+        line: the words after the command, up to the cursor.
+        config_dirs: the user's own folders.
+        sweep: whether the command is ``dlrun sweep``, which has words of its own.
+    """
     from hydra._internal.core_plugins.bash_completion import BashCompletion
 
-    with _loader(config_dirs) as loader:
-        found = BashCompletion(loader)._query(config_name=PRIMARY, line=line)
-    return sorted(word for word in found if not word.startswith("hydra"))
+    hydra = BashCompletion(open_loader(config_dirs))
+    settled, _, current = line.rpartition(" ")
+    own = [word for word in settled.split() if head(word) in SWEEP_KEYS]
+    rest = [word for word in settled.split() if head(word) not in (*SWEEP_KEYS, "seed", "seeds")]
+
+    def query(primary: str, words: list[str]) -> list[str]:
+        # --multirun: a settled word that names several values is no mistake
+        return list(hydra._query(config_name=primary, line=" ".join(["--multirun", *words, current])))
+
+    found = [word for word in query(PRIMARY, rest) if head(word) not in (*SWEEP_KEYS, "hydra")]
+    if sweep:
+        found += [word for word in query(SWEEP, own) if head(word) in SWEEP_KEYS]
+        found += [word for word in ("pruner=", "seeds=") if word.startswith(current)]
+    return sorted(set(found))
 
 
 def groups(config_dirs: Sequence[Path] = ()) -> dict[str, list[Option]]:
@@ -160,118 +234,3 @@ def _meaning(path: Path) -> str:
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
     return ""
-
-
-def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Override]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create(config_loader=loader)
-    parsed: list[Override] = []
-    for text in overrides:
-        try:
-            parsed += parser.parse_overrides([text])
-        except (HydraException, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].removeprefix("LexerNoViableAltException: ")
-            raise ConfigError(
-                f"cannot read '{text}' ({reason}); overrides look like model=cnn or optimizer.lr=0.01, "
-                "and words with spaces, commas or brackets need quotes: 'data.path=\"my file.csv\"'"
-            ) from error
-        if parsed[-1].key_or_group.partition(".")[0].partition("/")[0] == "hydra":
-            raise ConfigError(f"'{text}': keys under hydra are closed; dlrun owns the run directory (--outputs DIR)")
-    return parsed
-
-
-def _refuse_sweeps(parsed: Sequence[Override]) -> None:
-    for override in parsed:
-        if override.is_sweep_override():
-            raise ConfigError(
-                f"'{override.input_line}' names several values; for one run of each: "
-                f"dlrun train --multirun {override.input_line}"
-            )
-
-
-def _load(loader: ConfigLoaderImpl, parsed: Sequence[Override]) -> DictConfig:
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    def load(lines: Sequence[str]) -> DictConfig:
-        config = loader.load_configuration(PRIMARY, list(lines), run_mode=RunMode.RUN)
-        OmegaConf.set_struct(config, False)
-        picked = config.pop("hydra").runtime.choices
-        config.choices = {group: option for group, option in picked.items() if not group.startswith("hydra/")}
-        OmegaConf.set_struct(config, True)
-        return cast("DictConfig", config)
-
-    lines = [override.input_line for override in parsed]
-    choices = [o for o in parsed if loader.repository.group_exists(o.key_or_group) or "@" in o.input_line]
-    values = [o for o in parsed if o not in choices]
-    for choice in choices:
-        _check_option(loader, choice)
-    try:
-        base = load([choice.input_line for choice in choices])
-        for override in values:
-            _check_value(base, override, loader)
-        return _retargeted(load(lines), values) if values else base
-    except ConfigError:
-        raise
-    except Exception as error:  # a user's own YAML can make Hydra fail in many ways; --debug shows which
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ConfigError(f"the configuration cannot be composed: {reason}") from error
-
-
-def _retargeted(config: DictConfig, values: Sequence[Override]) -> DictConfig:
-    """A group whose ``_target_`` the command line replaces keeps no key of the old target, only those given with it."""
-    from omegaconf import OmegaConf
-
-    keys = [override.key_or_group for override in values if not override.is_delete()]
-    OmegaConf.set_struct(config, False)
-    for group in [key.removesuffix("._target_") for key in keys if key.endswith("._target_") and key.count(".") == 1]:
-        given = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
-        for name in [str(name) for name in config[group] if name not in given]:
-            config[group].pop(name)
-        config.choices[group] = str(config[group]["_target_"]).rpartition(".")[2]
-    OmegaConf.set_struct(config, True)
-    return config
-
-
-def _check_option(loader: ConfigLoaderImpl, choice: Override) -> None:
-    group, name = choice.key_or_group, choice.value()
-    names = [option for option in loader.get_group_options(group) if option]
-    wanted = name if isinstance(name, list) else [name]
-    for option in wanted:
-        if option is None and not choice.is_delete():
-            raise ConfigError(f"{group}=null: leave a group out with '~{group}' instead")
-        if option is not None and str(option) not in names:
-            hint = did_you_mean(str(option), names)
-            raise ConfigError(f"{group}={option}: the group '{group}' has no '{option}'{hint} (dlrun list {group})")
-
-
-def _check_value(base: DictConfig, override: Override, loader: ConfigLoaderImpl) -> None:
-    """Refuse a key that is not there, and a value of another type than the one it replaces."""
-    from omegaconf import DictConfig, OmegaConf
-
-    key = override.key_or_group
-    node: Any = base
-    walked: list[str] = []
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            if override.is_add() or override.is_force_add():
-                return
-            where = ".".join(walked)
-            names = [str(n) for n in node if n != "_target_"] if isinstance(node, DictConfig) else []
-            names += [] if walked else [g for g in loader.get_group_options("") if g]
-            raise ConfigError(_unknown_key(key, part, where, sorted(set(names))))
-        walked.append(part)
-        unknown = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
-        node = None if unknown else node[part]
-    if override.is_delete() or override.is_add():
-        return
-    check_type(key, override.value(), node)
-
-
-def _unknown_key(key: str, part: str, where: str, names: list[str]) -> str:
-    place = f"'{where}' has no key '{part}'" if where else f"there is no group or key '{part}'"
-    close = did_you_mean(part, names)
-    hint = f" (dlrun show prints every key; +{key}=... adds one)" if where else " (dlrun list shows every group)"
-    return f"{key}: {place}{close}{hint}"

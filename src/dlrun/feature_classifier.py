@@ -6,7 +6,7 @@ Legend: B batch, N examples, D features.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +16,10 @@ from dlrun.build import Experiment
 from dlrun.config import compose
 from dlrun.data.images import ImagePreprocess
 from dlrun.errors import CheckpointError, ConfigError, DlrunError
-from dlrun.tasks import Evaluation
 from dlrun.tasks.generation import Generation
 from dlrun.tracking.run_directory import RunDirectory, list_runs
 from dlrun.training.callbacks import Reporter
+from dlrun.training.reporters import Silent
 from dlrun.training.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -175,30 +175,3 @@ def _config(experiment: Experiment) -> DictConfig:
         config.trainer[key] = experiment.config.trainer[key]
     OmegaConf.set_struct(config, True)
     return config
-
-
-class Silent:
-    """A reporter that says nothing: the run around has its own."""
-
-    def experiment(self, description: Any, path: Path) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def warn(self, text: str) -> None:
-        """Nothing."""
-
-    def evaluation(self, evaluation: Evaluation, baseline: dict[str, float], total_steps: int | None) -> None:
-        """Nothing."""
-
-    def progress(self, step: int, total: int | None, share: float, values: dict[str, float]) -> None:
-        """Nothing."""
-
-    def closing(
-        self, title: str, metrics: dict[str, float], baseline: dict[str, float], path: Path, facts: dict[str, str]
-    ) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""

@@ -9,12 +9,12 @@ from typing import Any
 from dlrun.build import check
 from dlrun.config import change, load_config
 from dlrun.errors import CheckpointError, ConfigError, DataError
-from dlrun.identity import config_text, identity
+from dlrun.identity import config_text, experiment_key, identity
 from dlrun.run import Outcome, describe_experiment, finish
 from dlrun.session import Session, open_session, record_start, recorded
 from dlrun.tracking.provenance import provenance
 from dlrun.tracking.run_directory import RunDirectory
-from dlrun.training.callbacks import Reporter
+from dlrun.training.callbacks import Callback, Reporter
 from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.signals import watch_signals
 
@@ -25,8 +25,17 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
-def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Sequence[str] = ()) -> Outcome:
+def resume(
+    path: Path,
+    *,
+    overrides: list[str],
+    reporter: Reporter,
+    trusted: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
     """Go on with a run in its own directory, from its newest good checkpoint, to the bits it would have had.
+
+    ``callbacks`` watch the run beside the usual ones.
 
     Raises:
         ConfigError: an override, or an edited config.yaml, that would make it another experiment.
@@ -48,26 +57,37 @@ def resume(path: Path, *, overrides: list[str], reporter: Reporter, trusted: Seq
             state = _newest_state(run, reporter)
             reporter.experiment(describe_experiment(experiment), run.path)
             at, learnt = (state["step"], state["task"]) if state else (0, None)
-            session = open_session(experiment, run, reporter, stop, resumed_from=at, learnt=learnt)
+            session = open_session(experiment, run, reporter, stop, at, learnt, callbacks)
             if state is not None:
                 _take_up(session, state, reporter)
         except BaseException:
             run.unlock()
             raise
         with recorded(run):
-            attempts = record.get("attempts")
-            run.write_text("config.yaml", config_text(experiment))
-            run.write_record(
-                status="running", attempts=attempts + 1 if isinstance(attempts, int) else 1, error=None, exit_code=None
-            )
-            record_start(session)
-            if state is None:  # a best network without a state to go on from belongs to nothing
-                (run.checkpoints / "best.ckpt").unlink(missing_ok=True)
-            _warn_of_changes(record, reporter)
-            session.history.truncate(session.trainer.step if state else -1)
-            for note in session.history.notes:
-                reporter.note(note)
+            record_resumption(session, record, state, reporter)
             return finish(session, session.trainer.fit(), reporter, stop)
+
+
+def record_resumption(
+    session: Session, record: dict[str, Any], state: dict[str, Any] | None, reporter: Reporter
+) -> None:
+    """Write down that a run goes on from ``state`` (None: from its beginning), and drop what it is to do again."""
+    run, attempts, key = session.run, record.get("attempts"), experiment_key(session.experiment)
+    run.write_text("config.yaml", config_text(session.experiment))
+    run.write_record(
+        status="running",
+        attempts=attempts + 1 if isinstance(attempts, int) else 1,
+        key=key if record.get("key") == key else None,  # trained in part as something else: nobody may reuse it
+        error=None,
+        exit_code=None,
+    )
+    record_start(session)
+    if state is None:  # a best network without a state to go on from belongs to nothing
+        (run.checkpoints / "best.ckpt").unlink(missing_ok=True)
+    _warn_of_changes(record, reporter)
+    session.history.truncate(session.trainer.step if state else -1)
+    for note in session.history.notes:
+        reporter.note(note)
 
 
 def _newest_state(run: RunDirectory, reporter: Reporter) -> dict[str, Any] | None:

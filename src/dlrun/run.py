@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 
 from dlrun.build import Experiment, build_model, check
 from dlrun.data.facts import Facts
-from dlrun.identity import config_text
+from dlrun.identity import config_text, experiment_key
 from dlrun.models.summary import Row, on_meta, summarize
 from dlrun.session import Session, open_session, record_start, recorded
 from dlrun.tasks import Evaluation
 from dlrun.tracking.provenance import git_diff, provenance, redact
 from dlrun.tracking.run_directory import RunDirectory
-from dlrun.training.callbacks import Reporter
+from dlrun.training.callbacks import Callback, Reporter
 from dlrun.training.evaluation import EvaluationStopped
 from dlrun.training.evaluation import evaluate as evaluate_part
 from dlrun.training.signals import StopFlag, watch_signals
@@ -53,29 +53,53 @@ def describe(config: DictConfig, trusted: Sequence[str] = ()) -> Description:
 
 
 def train(
-    config: DictConfig, *, root: Path, command: list[str], reporter: Reporter, trusted: Sequence[str] = ()
+    config: DictConfig,
+    *,
+    root: Path,
+    command: list[str],
+    reporter: Reporter,
+    trusted: Sequence[str] = (),
+    folder: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Train one experiment in a new run directory under ``root``.
+    """Train one experiment in a new run directory under ``root``, or exactly at ``folder``.
+
+    ``callbacks`` watch the run beside the usual ones; ``about`` is written into its record, such as its sweep.
 
     Raises:
         DlrunError: a class of ``dlrun.errors``; what is wrong with the configuration is found before data is read.
     """
     with watch_signals() as stop:
         experiment = check(config, trusted)
-        if experiment.settings.init_from is not None:
-            RunDirectory.open(Path(experiment.settings.init_from).expanduser())  # refuses what is no run, at once
-        run = RunDirectory.create(root, _label(experiment))
+        run = new_run(experiment, root, folder)
+        run.lock()
         with recorded(run):
-            run.lock()
-            run.write_text("config.yaml", config_text(experiment))
-            diff = git_diff()
-            if diff:
-                run.write_text("git.diff", diff)
-            run.write_record(**_origin(experiment, command), attempts=1)
+            begin_record(experiment, run, command, about)
             reporter.experiment(describe_experiment(experiment), run.path)
-            session = open_session(experiment, run, reporter, stop)
+            session = open_session(experiment, run, reporter, stop, callbacks=callbacks)
             record_start(session)
             return finish(session, session.trainer.fit(), reporter, stop)
+
+
+def new_run(experiment: Experiment, root: Path, folder: Path | None) -> RunDirectory:
+    """The directory of a new run, once it is sure that it can begin."""
+    if experiment.settings.init_from is not None:
+        RunDirectory.open(Path(experiment.settings.init_from).expanduser())  # refuses what is no run, at once
+    return (
+        RunDirectory.create(root, _label(experiment)) if folder is None else RunDirectory.at(folder, _label(experiment))
+    )
+
+
+def begin_record(
+    experiment: Experiment, run: RunDirectory, command: list[str], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write down what a run is and where it comes from; for the holder of its lock."""
+    run.write_text("config.yaml", config_text(experiment))
+    diff = git_diff()
+    if diff:
+        run.write_text("git.diff", diff)
+    run.write_record(**_origin(experiment, command), **(about or {}), key=experiment_key(experiment), attempts=1)
 
 
 def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) -> Outcome:
@@ -86,8 +110,8 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
     if trainer.best is not None and trainer.best.model is None:
         reporter.warn(f"the best network, of step {trainer.best.step:,}, was replaced on disk: the last one is tested")
         trainer.best = None
-    best = trainer.best
-    tested = _test(session, stop)
+    best, pruned = trainer.best, reason == "pruned"
+    tested = None if pruned else _test(session, stop)
     if stop:
         return _interrupted(session, stop, reporter)
     metrics = {name: value for name, value in trainer.latest.items() if name.startswith("train/")}
@@ -102,7 +126,7 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
         session.board.finish(metrics, trainer.step)
     session.history.sync()
     run.write_record(
-        status="done",
+        status="pruned" if pruned else "done",
         exit_code=0,
         ended_by=reason,
         metrics=metrics,
@@ -110,13 +134,13 @@ def finish(session: Session, reason: str, reporter: Reporter, stop: StopFlag) ->
         **_progress(session),
     )
     _close(session, reason, metrics, reporter)
-    return Outcome(run.path, "done", metrics, 0)
+    return Outcome(run.path, "pruned" if pruned else "done", metrics, 0)
 
 
 def _close(session: Session, reason: str, metrics: dict[str, float], reporter: Reporter) -> None:
     """The closing table: the best network's metrics beside the naive baseline's, then the facts of the run."""
     trainer, best = session.trainer, session.trainer.best
-    part = "test" if session.test is not None else "val"
+    part = "test" if any(name.startswith("test/") for name in metrics) else "val"
     baseline = {f"{part}/{k.removeprefix('baseline/')}": v for k, v in metrics.items() if k.startswith("baseline/")}
     shown = {name: value for name, value in metrics.items() if name.startswith(("val/", "test/"))}
     facts = {

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Subset
 
 from dlrun.algorithms import Algorithm
-from dlrun.build import Experiment, limited
-from dlrun.data import Examples, Part, Splits
+from dlrun.build import Experiment
+from dlrun.data import Splits
 from dlrun.data.batches import Batches
-from dlrun.data.windows import Windows
 from dlrun.errors import ConfigError, DivergedError, DlrunError, MemoryExhaustedError
 from dlrun.feature_classifier import provide_classifier
 from dlrun.identity import hyperparameters, identity
+from dlrun.loading import Loaded, all_targets, load
 from dlrun.models.init_from import initialise
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.tracking.tensorboard import TensorBoard
 from dlrun.training.average import Average, ExponentialAverage, NoAverage
-from dlrun.training.callbacks import Progress, Recorder, Reporter, Saver
+from dlrun.training.callbacks import Callback, Progress, Recorder, Reporter, Saver
 from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.plan import Plan
 from dlrun.training.randomness import seed_everything
@@ -58,25 +56,26 @@ def open_session(
     stop: StopFlag,
     resumed_from: int | None = None,
     learnt: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    loaded: Loaded | None = None,
 ) -> Session:
     """Load the data, build the network from the seed, and connect everything.
 
-    ``learnt`` is what the task knows of the training part already, of a run that goes on from a checkpoint.
+    ``learnt`` is what the task knows of the training part already, of a run that goes on from a checkpoint; ``loaded``
+    its data, where another trial of a pack has read them.
     """
     settings, task = experiment.settings, experiment.task
     prepare_process(experiment)
     provide_classifier(experiment, run, reporter, stop)
-    started = time.perf_counter()
-    splits = limit_parts(experiment.data.load(), settings.limit)
-    train, val, test = (make_batches(experiment, splits, part) for part in PARTS)
-    assert train is not None, "a data set always has a training part"
-    model = _network(experiment, all_targets(splits.train), train, learnt, reporter)
+    loaded = loaded or load(experiment)
+    splits, train = loaded.splits, loaded.train
+    model = network(experiment, all_targets(splits.train), train, learnt, reporter)
     algorithm = experiment.algorithm(model)
     average: Average = ExponentialAverage(model, settings.ema) if settings.ema else NoAverage()
     plan = _plan(experiment, train, algorithm)
     history, checkpoints = History(run.history), Checkpoints(run.checkpoints)
     board = _board(experiment, run, resumed_from)
-    watching = [Recorder(history), Progress(reporter), _saver(experiment, splits, checkpoints, history)]
+    saver = _saver(experiment, splits, checkpoints, history)
     trainer = Trainer(
         model=model,
         task=task,
@@ -87,17 +86,17 @@ def open_session(
         average=average,
         precision=experiment.precision,
         train=train,
-        val=val,
+        val=loaded.val,
         plan=plan,
         goal=settings.goal(task.monitor, task.metric_names()),
         stop=stop,
         viewed=experiment.viewed,
-        callbacks=watching if board is None else [board, *watching],
+        callbacks=[*([board] if board else []), Recorder(history), Progress(reporter), saver, *callbacks],
     )
-    return Session(experiment, run, splits, trainer, history, checkpoints, board, test, time.perf_counter() - started)
+    return Session(experiment, run, splits, trainer, history, checkpoints, board, loaded.test, loaded.seconds)
 
 
-def _network(
+def network(
     experiment: Experiment, targets: torch.Tensor, train: Batches, learnt: dict[str, Any] | None, reporter: Reporter
 ) -> nn.Module:
     """The network from its seed; a new run's task learns from the training part, and the network takes what it needs.
@@ -176,78 +175,6 @@ def prepare_process(experiment: Experiment) -> None:
     torch.backends.cudnn.benchmark = not exact
     torch.autograd.set_detect_anomaly(settings.detect_anomaly, check_nan=settings.detect_anomaly)
     experiment.precision.prepare()
-
-
-def limit_parts(splits: Splits, limit: dict[str, float | None]) -> Splits:
-    """The parts that ``trainer.limit`` leaves, chosen at random once and for all."""
-    parts: dict[str, Any] = {
-        name: _limited_part(getattr(splits, name), limit.get(name)) for name in ("train", "val", "test")
-    }
-    sizes = {name: len(cast(Sized, part)) for name, part in parts.items()}
-    return replace(splits, facts=replace(splits.facts, sizes=sizes), **parts)
-
-
-def _limited_part(part: Part, limit: float | None) -> Part:
-    size = len(cast(Sized, part))
-    count = limited(size, limit) if size else 0
-    if count == size:
-        return part
-    if isinstance(part, Windows):  # one after the other, as a text goes on
-        return part.take(torch.arange(count))
-    rows = torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count].sort().values
-    if isinstance(part, Examples):
-        return Examples(part.inputs[rows], part.targets[rows])
-    return Subset(part, rows.tolist())
-
-
-def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches | None:
-    """Batches of a part, None when it is empty. Evaluation takes large batches: they cost no accuracy."""
-    part: Part = getattr(splits, name)
-    size = len(cast(Sized, part))
-    if not size:
-        return None
-    settings = experiment.settings
-    training = name == "train"
-    workers = 0 if isinstance(part, (Examples, Windows)) else _workers(settings.workers)
-    return Batches(
-        part,
-        preprocess=splits.preprocess,
-        batch_size=min(size, experiment.batch_size if training else _evaluation_batch(experiment)),
-        device=experiment.device,
-        seed=settings.seed,
-        augment=getattr(experiment.data, "augment", None) if training else None,
-        workers=workers,
-        consecutive=experiment.consecutive,
-    )
-
-
-EVALUATION_BATCH = 500
-MOST_OUTPUTS = 2**24  # numbers that one evaluation batch may give, such as the scores of all tokens at every step
-
-
-def _evaluation_batch(experiment: Experiment) -> int:
-    """Examples of an evaluation batch; where batches continue one another as many as in training, for long rows."""
-    if experiment.consecutive:
-        return experiment.batch_size
-    most = MOST_OUTPUTS // max(1, math.prod(experiment.task.out_shape()))
-    return max(experiment.batch_size, min(EVALUATION_BATCH, most))
-
-
-PARTS = ("train", "val", "test")
-
-
-def _workers(wanted: int | str) -> int:
-    return min(8, os.cpu_count() or 1) if wanted == "auto" else int(wanted)
-
-
-def all_targets(part: Part) -> torch.Tensor:
-    """All targets of the training part; a streamed folder knows them without reading a picture."""
-    if isinstance(part, (Examples, Windows)):
-        return part.targets
-    if isinstance(part, Subset):
-        return all_targets(part.dataset)[torch.tensor(part.indices)]
-    targets: torch.Tensor = part.targets  # type: ignore[attr-defined]
-    return targets
 
 
 def _board(experiment: Experiment, run: RunDirectory, resumed_from: int | None) -> TensorBoard | None:

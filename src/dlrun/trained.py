@@ -17,7 +17,7 @@ from dlrun.data import Preprocess, restore_preprocess
 from dlrun.data.facts import Facts
 from dlrun.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from dlrun.feature_classifier import provide_classifier
-from dlrun.session import PARTS, all_targets, limit_parts, make_batches
+from dlrun.loading import PARTS, all_targets, limit_parts, make_batches
 from dlrun.tasks import Task
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter

@@ -1,12 +1,31 @@
-"""Whether an override has the type of the value it replaces. No torch here."""
+"""Whether an override has the type of the value it replaces, and times such as 1h30m. No torch here."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dlrun.errors import ConfigError
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_time(key: str, text: Any) -> float | None:
+    """Seconds of ``90``, ``90s``, ``5m``, ``1h30m``; None stays None.
+
+    Raises:
+        ConfigError: no such time; names the key.
+    """
+    if text is None:
+        return None
+    number = r"\d{1,9}(?:\.\d{1,9})?"
+    known = re.fullmatch(rf"{number}|(?:{number}\s*[smhd]\s*)+", str(text).strip())
+    pieces = re.findall(rf"({number})\s*([smhd]?)", str(text)) if known else []
+    seconds = sum(float(count) * UNITS[unit or "s"] for count, unit in pieces)
+    if isinstance(text, bool) or seconds <= 0:
+        raise ConfigError(f"{key}={text}: takes a time such as 90s, 5m or 1h30m")
+    return seconds
 
 
 def check_type(key: str, value: Any, default: Any) -> None:

@@ -13,7 +13,7 @@ from dlrun.algorithms.backpropagation import Backpropagation
 from dlrun.losses import MeanSquaredError
 from dlrun.tasks.regression import Regression
 from dlrun.training.precision import Precision
-from dlrun.training.updater import clip_by_norm
+from dlrun.training.updater import ClipByNorm
 from tiny import FACTS, make_updater
 
 
@@ -24,7 +24,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(examples: int, pieces: int,
     cut = copy.deepcopy(whole)
     batch = torch.randn(examples, 3).double(), torch.randn(examples, 1).double()
     task = Regression(MeanSquaredError(), FACTS, standardize=False)
-    clips = [clip_by_norm(0.01)] if clipped else []
+    clips = [ClipByNorm(0.01)] if clipped else []
     first, second = make_updater(whole, clips=clips), make_updater(cut, clips=clips)
     expected = Backpropagation(whole, task, first, Precision()).step(batch)
     found = Accumulation(Backpropagation(cut, task, second, Precision()), second, pieces).step(batch)

@@ -27,7 +27,6 @@ def fakes(fakes_module, monkeypatch):
     for name, module in fakes_module.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(dlrun.config, "compose", fakes_module.compose)
-    monkeypatch.setattr(dlrun.config, "expand", fakes_module.expand)
     fakes_module.CALLS.clear()
     return fakes_module
 

@@ -125,16 +125,6 @@ def compose(overrides, config_dirs=()):
     return OmegaConf.create(config)
 
 
-def expand(overrides, config_dirs=()):
-    points = [[]]
-    for word in overrides:
-        key, _, values = word.partition("=")
-        points = [[*point, f"{key}={value}"] for point in points for value in values.split(",")]
-    for point in points:
-        compose(point, config_dirs)
-    return points
-
-
 FAILURES = {
     "fail=data": DataError("table.csv, row 3: 'x' is no number"),
     "fail=diverged": DivergedError("the loss became NaN at step 7"),
@@ -239,5 +229,5 @@ if __name__ == "__main__":
     from dlrun.cli.main import main
 
     sys.modules.update(modules())
-    dlrun.config.compose, dlrun.config.expand = compose, expand
+    dlrun.config.compose = compose
     sys.exit(main())

@@ -25,7 +25,7 @@ MISTAKES = [
     (["train", "modle=cnn"], 2, "modle=cnn: there is no group or key 'modle'; did you mean 'model'?"),
     (["train", "trust=[my-pkg]"], 2, "trust takes names of Python packages, not 'my-pkg'"),
     (["train", "trust="], 2, "trust takes names of Python packages, not ''"),
-    (["train", "-m", "a=1", "modle=cnn"], 2, "did you mean 'model'?"),
+    (["train", "-m", "optimizer.lr=1,2", "modle=cnn"], 2, "did you mean 'model'?"),
     (["eval"], 2, "'dlrun eval' wants a RUN: a directory, a unique part of a name, or last"),
     (["predict"], 2, "'dlrun predict' wants a RUN"),
     (["resume"], 2, "'dlrun resume' wants a RUN"),

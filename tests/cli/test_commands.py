@@ -17,12 +17,17 @@ def test_the_surface_is_frozen():
                 "--multirun -m --cfg -c --resolve --package -p --config-dir -cd --outputs --json " + " ".join(shared)
             ).split()
         ),
+        "sweep": sorted(
+            (
+                "--workers --dry-run --again --resume --worker --config-dir -cd --outputs --json " + " ".join(shared)
+            ).split()
+        ),
         "eval": sorted([*shared, "--split", "--outputs", "--json"]),
         "predict": sorted([*shared, *TO_PREDICT, "--output", "--outputs", "--json"]),
         "resume": sorted([*shared, "--outputs", "--json"]),
         "show": sorted([*shared, "--config-dir", "-cd", "--json"]),
         "list": sorted([*shared, "--config-dir", "-cd", "--json"]),
-        "runs": sorted([*shared, "--sort", "--filter", "--limit", "--outputs", "--json"]),
+        "runs": sorted([*shared, "--sort", "--filter", "--limit", "--sweep", "--all", "--outputs", "--json"]),
         "board": sorted([*shared, "--port", "--host", "--outputs"]),
         "completion": shared,
     }

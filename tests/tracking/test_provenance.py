@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrun.tracking.provenance import git_diff, provenance, redact
+from dlrun.tracking.provenance import git_diff, provenance, redact, source_digest
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b")
 
@@ -102,3 +102,67 @@ def test_secrets_do_not_leave(project: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_short_values_and_other_names_are_left_alone() -> None:
     environment = {"KEY": "short", "HOME": "longer-than-eight", "TOKEN": "abcdefgh", "TOKEN_LONG": "abcdefghij"}
     assert redact("short longer-than-eight abcdefgh abcdefghij", environment) == "short longer-than-eight *** ***"
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with a module beside it, and others that have nothing to do with it."""
+    for name, text in {
+        "net_a/__init__.py": "from net_a import layers\n",
+        "net_a/layers.py": "def build():\n    import helper_a, json, torch\n",
+        "net_a/data.txt": "no code",
+        "helper_a.py": "from further_a.inner import x\n",
+        "further_a/inner.py": "x = 1\n",
+        "stranger_a.py": "y = 1\n",
+        "broken_a.py": "import stranger_a\ndef (\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "net_a" / ".#layers.py").symlink_to("an editor's lock")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def fresh_digest(package: str) -> str:
+    source_digest.cache_clear()
+    return source_digest(package)
+
+
+@pytest.mark.parametrize("name", ["net_a/__init__.py", "net_a/layers.py", "helper_a.py", "further_a/inner.py"])
+def test_the_digest_of_code_changes_with_what_it_imports(code: Path, name: str) -> None:
+    before = fresh_digest("net_a")
+    (code / name).write_text((code / name).read_text() + "\n")
+    assert source_digest("net_a") == before, "code is loaded once in a process"
+    assert fresh_digest("net_a") != before
+
+
+@pytest.mark.parametrize("name", ["stranger_a.py", "net_a/data.txt"])
+def test_the_digest_of_code_does_not_change_with_other_files(code: Path, name: str) -> None:
+    before = fresh_digest("net_a")
+    (code / name).write_text("z = 3\n")
+    assert fresh_digest("net_a") == before
+
+
+def test_the_digest_of_code_does_not_depend_on_where_it_lies(
+    code: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fresh_digest("net_a")
+    moved = tmp_path_factory.mktemp("moved") / "code"
+    code.rename(moved)
+    assert fresh_digest("net_a") != before, "there is none there now"
+    monkeypatch.syspath_prepend(str(moved))
+    assert fresh_digest("net_a") == before
+
+
+def test_the_digest_of_what_is_no_python_source(code: Path) -> None:
+    assert fresh_digest("broken_a") != fresh_digest("absent_a")
+    assert fresh_digest("sys") == fresh_digest("absent_a")
+
+
+def test_the_neighbours_of_an_installed_package_are_not_asked(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fresh_digest("net_a")
+    monkeypatch.setattr("dlrun.tracking.provenance._installed", lambda: {code})
+    inside = fresh_digest("net_a")
+    assert inside != before
+    (code / "helper_a.py").write_text("")
+    assert fresh_digest("net_a") == inside

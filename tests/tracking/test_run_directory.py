@@ -8,11 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dlrun.errors import ConfigError, StorageError
-from dlrun.tracking.run_directory import RunDirectory, find_run, list_runs, outputs_root, slug
+from dlrun.errors import ConfigError, LockedError, StorageError
+from dlrun.tracking.run_directory import RunDirectory, find_run, list_runs, outputs_root
 
 
 def planted(root: Path, name: str, **record: object) -> Path:
@@ -61,16 +59,81 @@ def test_what_is_no_run_is_a_config_error(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "absent")
 
 
-@given(
-    st.text() | st.sampled_from(["../..", "/etc", "a\0b", "-rf", "%s{}$(x)", "CON.", "\u202eabc", "x" * 300, "é" * 200])
-)
-def test_any_label_becomes_a_name_inside_the_root(label: str) -> None:
-    name = slug(label)
-    assert 1 <= len(name.encode()) <= 100
-    assert name.isascii()
-    assert "/" not in name
-    assert not name.startswith((".", "-"))
-    assert slug(name) == name
+def test_a_run_is_made_exactly_where_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "sweep" / "0003-seed1"
+    run = RunDirectory.at(path, "MLP + Adam")
+    record = run.record()
+    assert (record["name"], record["label"], record["status"]) == ("0003-seed1", "MLP + Adam", "running")
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert run.checkpoints.is_dir()
+    run.lock()  # it is left free for the one who made it
+    run.unlock()
+    run.write_record(status="done")
+    with pytest.raises(ConfigError, match=r"0003-seed1 is a run already; go on with it: dlrun resume"):
+        RunDirectory.at(path, "other")
+    assert run.record()["status"] == "done"
+
+
+def test_a_run_cannot_be_made_where_another_process_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "0000-seed0"
+    path.mkdir()
+    ready, go_on = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        RunDirectory(path).lock()
+        os.write(ready[1], b".")
+        os.read(go_on[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    with pytest.raises(LockedError, match=str(child)):
+        RunDirectory.at(path, "a")
+    assert not (path / "run.json").exists()
+    os.write(go_on[1], b".")
+    os.waitpid(child, 0)
+    assert RunDirectory.at(path, "a").record()["status"] == "running"
+
+
+def test_a_run_cannot_be_made_in_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot"):
+        RunDirectory.at(tmp_path / "file", "a")
+    with pytest.raises(StorageError, match=r"cannot make a run in .*: Not a directory"):
+        RunDirectory.at(tmp_path / "file" / "0000-seed0", "a")
+
+
+def test_what_a_killed_maker_left_is_completed(tmp_path: Path) -> None:
+    """The maker is killed before each of its system calls; the next one makes a whole run of what it finds."""
+    calls = ("mkdir", "open", "write", "fsync", "replace", "ftruncate", "pwrite", "close")
+    for count in range(1000):
+        path = tmp_path / f"{count:04d}-seed0"
+        child = os.fork()
+        if child == 0:
+            left = count
+
+            def killed_at(call):
+                def wrapper(*arguments, **named):
+                    nonlocal left
+                    if left == 0:
+                        os._exit(9)
+                    left -= 1
+                    return call(*arguments, **named)
+
+                return wrapper
+
+            for name in calls:
+                setattr(os, name, killed_at(getattr(os, name)))
+            RunDirectory.at(path, "a")
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            break
+        assert code == 9
+        begun = (path / "run.json").exists()
+        run = RunDirectory(path) if begun else RunDirectory.at(path, "a")
+        assert run.record()["status"] == "running"
+        assert all(folder.is_dir() for folder in (run.checkpoints, run.tensorboard, run.plots, run.export))
+        assert begun or not list(path.glob(".tmp-*"))
+    assert 15 < count < 999
 
 
 def test_the_root_of_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,13 +38,21 @@ def test_handlers_come_back_after_an_error() -> None:
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGTERM", "SIGHUP")])
 def test_a_second_signal_ends_the_process_at_once(first: str, second: str) -> None:
     program = (
-        f"{WAIT}with watch_signals():\n"
+        f"{WAIT}import dlrun.training.signals\ndlrun.training.signals.TWICE = 0\nwith watch_signals():\n"
         f"    os.kill(os.getpid(), signal.{first})\n    print('one', flush=True)\n"
         f"    os.kill(os.getpid(), signal.{second})\n    print('two', flush=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 128 + signal.Signals[second]
     assert ended.stdout == "one\n"
+
+
+def test_two_signals_in_a_moment_are_one() -> None:
+    """A batch system sends SIGTERM to every process of a job, and the parent process sends it too."""
+    with watch_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
 
 
 def test_nohup_stays_obeyed() -> None:

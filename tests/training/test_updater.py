@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlrun.training.updater import Clip, Updater, Updaters, clip_by_norm, clip_by_value
+from dlrun.training.updater import Clip, ClipByNorm, ClipByValue, Updater, Updaters
 from tiny import make_updater
 
 INERT = torch.amp.GradScaler("cpu", enabled=False)
@@ -29,8 +29,8 @@ def loss_of(model: nn.Module, scale: float = 10.0) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("clip", "by_torch"),
     [
-        (clip_by_norm(0.5), lambda p: nn.utils.clip_grad_norm_(p, 0.5)),
-        (clip_by_value(0.5), lambda p: nn.utils.clip_grad_value_(p, 0.5)),
+        (ClipByNorm(0.5), lambda p: nn.utils.clip_grad_norm_(p, 0.5)),
+        (ClipByValue(0.5), lambda p: nn.utils.clip_grad_value_(p, 0.5)),
     ],
 )
 def test_clipping_equals_torch(clip: Clip, by_torch: Clip) -> None:
@@ -86,7 +86,7 @@ def test_the_gradient_norm_is_that_of_one_long_vector() -> None:
     updater.backward(loss_of(model))
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
     torch.testing.assert_close(updater.gradient_norm(), flat.norm())
-    clipped = make_updater(model, lr=0.0, clips=[clip_by_norm(0.5)])
+    clipped = make_updater(model, lr=0.0, clips=[ClipByNorm(0.5)])
     clipped.step()
     assert float(clipped.gradient_norm()) == pytest.approx(0.5, rel=1e-4)
 
@@ -113,7 +113,7 @@ def test_a_scaled_step_that_overflows_is_skipped_and_the_scale_falls() -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("clips", [[], [clip_by_norm(0.5)]], ids=["unclipped", "clipped"])
+@pytest.mark.parametrize("clips", [[], [ClipByNorm(0.5)]], ids=["unclipped", "clipped"])
 def test_scaling_changes_neither_the_step_nor_the_norm(fused: bool, clips: list[Clip]) -> None:
     mine, other = pair()
     plain = Updater(torch.optim.Adam(other.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False), clips)

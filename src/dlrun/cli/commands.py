@@ -12,7 +12,16 @@ _CONFIG_DIR = Option(("--config-dir", "-cd"), "DIR", "a folder of your own confi
 _CFG = Option(("--cfg", "-c"), "job|all", "print the composed config and stop", ("job", "all"))
 _RESOLVE = Option(("--resolve",), "", "with --cfg: fill in the interpolations")
 _PACKAGE = Option(("--package", "-p"), "KEY", "with --cfg: only this part, as in '--package optimizer'")
-_MULTIRUN = Option(("--multirun", "-m"), "", "train every combination of the values given as a,b,c")
+_MULTIRUN = Option(("--multirun", "-m"), "", "the same as dlrun sweep")
+_WORKERS = Option(("--workers",), "N", "trials at the same time; 1 by default")
+_DRY_RUN = Option(("--dry-run",), "", "print the points and about how long they would take, and stop")
+_AGAIN = Option(("--again",), "", "run a trial again although an equal run has finished")
+_RESUME = Option(("--resume",), "SWEEP", "go on with a sweep: a directory, part of its name, or last")
+_WORKER = Option(
+    ("--worker",), "FOLDER", "work on the sweep in this folder until nothing is left, as its launcher does"
+)
+_SWEEP = Option(("--sweep",), "SWEEP", "the trials of this sweep, point by point; 'last' is the newest")
+_ALL = Option(("--all",), "", "every trial of every sweep, each as a run of its own")
 _SPLIT = Option(
     ("--split",),
     "NAME",
@@ -45,8 +54,27 @@ Examples:
   dlrun train
   dlrun train model=cnn optimizer=adam data=mnist trainer.epochs=3
   dlrun train data=csv data.path=table.csv data.target=price
-  dlrun train --multirun optimizer=adam,sgd optimizer.lr=0.1,0.01
   dlrun train --cfg job --package optimizer"""
+
+_SWEEP_TEXT = """\
+Every override may name several values, in Hydra's grammar:
+  optimizer.lr=1e-4,1e-3,1e-2      a list; model=cnn,mlp one of groups (a key that only one of them has is left out
+                                   of the other's points)
+  trainer.batch_size=range(32,129,32)   experiment=glob(*)   model.hidden=[32],[64,64]
+  optimizer.lr=log(1e-4,1e-1)      an interval, for a search; interval(0,0.5) is even, int(interval(1,9)) whole numbers
+Words for the sweep:
+  seeds=5                          each point under five seeds, ranked by the mean (seed=1,2,3 names them)
+  sweep=grid|random|tpe|cmaes      how points are chosen; sweep.trials=30 how many
+  pruner=asha|hyperband|median     end a trial early that does worse than others did at its age
+  launcher=auto|local|packed|slurm|ray    where and how trials run ('dlrun list launcher')
+Every point is composed and checked before the first starts. Each trial is a run in a process of its own, or, where
+trials differ in numbers only and it is faster, of a pack that trains as one stacked network. Configs are frozen: an
+edit changes nothing. Killed at any time, 'dlrun sweep --resume last' goes on.
+
+Examples:
+  dlrun sweep optimizer.lr=1e-4,1e-3,1e-2 seeds=5
+  dlrun sweep model=mlp,cnn 'optimizer.lr=log(1e-4,1e-1)' sweep=tpe sweep.trials=30 --workers 2
+  dlrun sweep --resume last"""
 
 _RUN = "RUN is a directory, a unique part of a run's name, or 'last'."
 
@@ -70,6 +98,15 @@ COMMANDS: tuple[Command, ...] = (
         "overrides",
         (_MULTIRUN, _CFG, _RESOLVE, _PACKAGE, _CONFIG_DIR, _OUTPUTS, _JSON, _DEBUG, _HELP),
         _TRAIN,
+    ),
+    Command(
+        "sweep",
+        "sweep",
+        "WORD...",
+        "train many trials: a grid or a search, over seeds, with a report",
+        "overrides",
+        (_WORKERS, _DRY_RUN, _AGAIN, _RESUME, _WORKER, _CONFIG_DIR, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        _SWEEP_TEXT,
     ),
     Command(
         "eval",
@@ -122,7 +159,7 @@ COMMANDS: tuple[Command, ...] = (
         "",
         "table of runs: status, data, model, key metric, time",
         "",
-        (_SORT, _FILTER, _LIMIT, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        (_SORT, _FILTER, _LIMIT, _SWEEP, _ALL, _OUTPUTS, _JSON, _DEBUG, _HELP),
         "KEY is a column, a metric such as test/accuracy, or a dotted key of run.json.\n\n"
         "Example:\n  dlrun runs --filter data=digits --filter status=done --sort -test/accuracy --limit 5",
     ),

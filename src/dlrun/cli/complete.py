@@ -65,7 +65,7 @@ def _of_command(command: Command, words: list[str], current: str) -> Candidates:
     folders = [Path(text).expanduser() for text in given.get("--config-dir", [])]
     kind = command.takes
     if kind == "overrides" or (kind == "run overrides" and plain):
-        return _overrides(plain, current, folders)
+        return _overrides(plain, current, folders, sweep=command.name == "sweep")
     if kind.startswith("run") and not plain:
         return _runs(current, given)
     if kind == "run inputs":
@@ -101,6 +101,8 @@ def _value(option: Option, current: str, given: dict[str, list[str]]) -> Candida
         return _starting([(choice, "") for choice in option.choices], current)
     if option.value in ("DIR", "FILE"):
         return _paths(current, folders_only=option.value == "DIR")
+    if option.value == "SWEEP":
+        return _sweeps(current, given)
     if option.name == "--package":
         from dlrun.config import groups
 
@@ -112,7 +114,7 @@ def _value(option: Option, current: str, given: dict[str, list[str]]) -> Candida
     return []
 
 
-def _overrides(words: list[str], current: str, folders: list[Path]) -> Candidates:
+def _overrides(words: list[str], current: str, folders: list[Path], sweep: bool = False) -> Candidates:
     """Groups, options and keys, by Hydra; paths for the keys that hold one."""
     path = PATH_KEYS.match(current)
     if path:
@@ -120,7 +122,7 @@ def _overrides(words: list[str], current: str, folders: list[Path]) -> Candidate
     from dlrun.config import completions, groups
 
     settled = [word for word in words if not word.startswith("trust=")]
-    found = completions(" ".join([*settled, current]), folders)
+    found = completions(" ".join([*settled, current]), folders, sweep=sweep)
     group, equals, _ = current.partition("=")
     if not equals:
         return [(word, "") for word in found]
@@ -129,13 +131,35 @@ def _overrides(words: list[str], current: str, folders: list[Path]) -> Candidate
 
 
 def _runs(current: str, given: dict[str, list[str]]) -> Candidates:
-    from dlrun.tracking.run_directory import outputs_root
+    """Runs, newest first; a sweep ends in a slash, and the next Tab goes into it."""
+    from dlrun.tracking.folders import is_sweep, trial_places
+
+    folders = _newest(given)
+    sweep, slash, _ = current.partition("/")
+    inside = next((path for path in folders if slash and path.name == sweep and is_sweep(path)), None)
+    if inside is not None:
+        return _starting(sorted((place.name, "") for place in trial_places(inside)), current)
+    if slash or current.startswith(("~", ".")):
+        return _paths(current, folders_only=True)
+    named = [(f"{path.name}/" if is_sweep(path) else path.name, path.parent.name) for path in folders]
+    return _starting([("last", "the newest run"), *named], current)
+
+
+def _sweeps(current: str, given: dict[str, list[str]]) -> Candidates:
+    from dlrun.tracking.folders import is_sweep
 
     if "/" in current or current.startswith(("~", ".")):
         return _paths(current, folders_only=True)
+    named = [(path.name, path.parent.name) for path in _newest(given) if is_sweep(path)]
+    return _starting([("last", "the newest sweep"), *named], current)
+
+
+def _newest(given: dict[str, list[str]]) -> list[Path]:
+    """The folders of runs and sweeps, newest first."""
+    from dlrun.tracking.run_directory import outputs_root
+
     root = outputs_root(given["--outputs"][-1] if "--outputs" in given else None)
-    newest = sorted((p for p in root.glob("*/*") if p.is_dir()), key=lambda p: (p.parent.name, p.name), reverse=True)
-    return _starting([("last", "the newest run"), *((p.name, p.parent.name) for p in newest)], current)
+    return sorted((p for p in root.glob("*/*") if p.is_dir()), key=lambda p: (p.parent.name, p.name), reverse=True)
 
 
 def _groups(current: str, folders: list[Path]) -> Candidates:

@@ -34,11 +34,15 @@ def run(arguments: Arguments) -> int:
 
 
 def names(arguments: Arguments) -> str:
-    """The groups and the names of their options, for ``dlrun train --help``."""
+    """The groups and the names of their options, for the help of commands that take overrides."""
     from dlrun.config import groups
+    from dlrun.config_words import SWEEP_KEYS
 
     lines = ["", "groups ('dlrun list GROUP' says what each option means):"]
+    left_out = () if arguments.command[:1] == ["sweep"] else SWEEP_KEYS
     for group, options in groups(config_dirs(arguments)).items():
+        if group in left_out:
+            continue
         text = " ".join(option.name for option in options)
         lines += textwrap.wrap(text, 100, initial_indent=f"  {group:13} ", subsequent_indent=" " * 16)
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``dlrun runs``: the table of runs, newest first."""
+"""``dlrun runs``: the table of runs and sweeps, newest first; a sweep is one row unless its trials are asked for."""
 
 from __future__ import annotations
 
@@ -22,49 +22,94 @@ Record = dict[str, Any]
 
 def run(arguments: Arguments) -> int:
     """Print the runs that pass the filters, in the order asked for."""
-    from dlrun.tracking.run_directory import list_runs
-
     no_more("runs", arguments.words, "no words")
     root = outputs(arguments)
     limit = arguments.number("--limit", least=1)
-    records = list(reversed(list_runs(root)))
-    for condition in arguments.texts("--filter"):
+    conditions = arguments.texts("--filter")
+    records = _asked_for(arguments, root, conditions)
+    for condition in conditions:
         records = matching(records, condition)
     records = ordered(records, arguments.text("--sort"))[:limit]
     if arguments.flag("--json"):
         print_json(records)
     elif records:
-        print_tables([Table("", COLUMNS, "lllllrlrl", [cells(record) for record in records], SPARE)])
+        print_tables([trials_table(records) if arguments.flag("--sweep") else runs_table(records)])
+    elif arguments.flag("--sweep"):
+        print("no trial passes the filter" if conditions else "the sweep has no trials yet", file=sys.stderr)
     else:
-        why = "no run passes the filter" if arguments.flag("--filter") else "there are no runs"
+        why = "no run passes the filter" if conditions else "there are no runs"
         print(f"{why} under {root}; 'dlrun train' makes one", file=sys.stderr)
     return 0
+
+
+def _asked_for(arguments: Arguments, root: Path, conditions: list[str]) -> list[Record]:
+    """One sweep's trials, point by point; or every run and trial; or runs and sweeps. The newest first."""
+    named = arguments.text("--sweep")
+    if named is not None:
+        from dlrun.tracking.run_directory import list_trials
+        from dlrun.tracking.sweep_directory import SweepDirectory
+
+        return list_trials(SweepDirectory.find(named, root).path)
+    from dlrun.tracking.folders import age
+    from dlrun.tracking.run_directory import list_runs
+    from dlrun.tracking.sweep_directory import list_sweeps
+
+    runs = list_runs(root)
+    if arguments.flag("--all") or any(condition.startswith("sweep") for condition in conditions):
+        return list(reversed(runs))
+    alone = [record for record in runs if "sweep" not in record]
+    return sorted([*alone, *list_sweeps(root, runs)], key=age, reverse=True)
 
 
 COLUMNS = ("run", "status", "data", "model", "optimizer", "steps", "metric", "time", "created")
 SPARE = ("created", "optimizer", "steps", "time", "data")
 
 
+def runs_table(records: list[Record]) -> Table:
+    """A line for each run, trial or sweep."""
+    return Table("", COLUMNS, "lllllrlrl", [cells(record) for record in records], SPARE)
+
+
+def trials_table(records: list[Record]) -> Table:
+    """A line for each trial of one sweep, with what its point has for the swept keys."""
+    rows = []
+    for record in records:
+        name, status, _, _, _, steps, metric, time, _ = cells(record)
+        values = lookup(record, "sweep.values")
+        label = " ".join(f"{key}={value}" for key, value in values.items()) if isinstance(values, Mapping) else ""
+        rows.append((name.rpartition("/")[2], status, label, steps, metric, time))
+    return Table("", ("run", "status", "values", "steps", "metric", "time"), "lllrlr", rows, ("steps", "time"))
+
+
 def cells(record: Record) -> tuple[str, ...]:
-    """One run's line."""
+    """One line; a sweep has the points that are done for its steps, and the best mean for its metric."""
     key = key_metric(record)
-    steps, seconds = record.get("steps"), record.get("seconds")
+    seconds = record.get("seconds")
     return (
         run_name(record),
         str(record.get("status", "")),
         str(lookup(record, "data") or ""),
         str(lookup(record, "model") or ""),
         str(lookup(record, "optimizer") or ""),
-        number(steps) if isinstance(steps, int) else "",
+        _progress(record),
         f"{key} {number(_as_number(lookup(record, key)))}" if key else "",
         clock(seconds) if isinstance(seconds, int | float) else "",
         str(record.get("created", Path(str(record.get("path", ""))).parent.name))[:16].replace("T", " "),
     )
 
 
+def _progress(record: Record) -> str:
+    points, steps = record.get("points"), record.get("steps")
+    if record.get("kind") == "sweep" and isinstance(points, Mapping):
+        planned = points.get("planned")
+        return f"{points.get('done') or 0}{f'/{planned}' if planned is not None else ''} points"
+    return number(steps) if isinstance(steps, int) else ""
+
+
 def run_name(record: Record) -> str:
-    """The name of the run's directory."""
-    return Path(str(record.get("path", record.get("name", "")))).name
+    """The name of the run's directory, after that of its sweep where it is a trial."""
+    path = Path(str(record.get("path", record.get("name", ""))))
+    return f"{path.parent.name}/{path.name}" if "sweep" in record else path.name
 
 
 def key_metric(record: Record) -> str | None:

@@ -21,9 +21,11 @@ def run(arguments: Arguments) -> int:
         if arguments.flag(option) and not arguments.flag("--cfg"):
             raise ConfigError(f"{option} goes with --cfg; write 'dlrun train --cfg job {option}'")
     if arguments.flag("--multirun"):
-        from dlrun.cli.multirun import run_all
+        from dlrun.cli import sweep
 
-        return run_all(arguments, overrides, trusted)
+        if arguments.flag("--cfg"):
+            raise ConfigError("--cfg prints one config and --multirun makes many; leave one of them out")
+        return sweep.run(arguments)
 
     from dlrun.config import compose
 

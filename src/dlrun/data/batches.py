@@ -6,6 +6,7 @@ batches; a ``Dataset`` streams through a ``DataLoader``. Either way the order is
 
 from __future__ import annotations
 
+import copy
 import random
 import signal
 from collections.abc import Callable, Iterator, Sized
@@ -113,6 +114,12 @@ class Batches:
             order = torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
         batches = self._source.batches(order, self.batch_size, start, key)
         return batches if self.augment is None else self._augmented(batches, order, epoch, start)
+
+    def under(self, seed: int) -> Batches:
+        """The same examples, not copied, in the training order of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def in_order(self) -> Iterator[Batch]:
         """Yield all batches in the order of the data, without augmentation."""

@@ -61,6 +61,7 @@ class Variational:
             raise ConfigError(f"task.deviation={deviation} must be positive; use for example task.deviation=1.0")
         self.facts = facts
         self.kl_weight, self.deviation = kl_weight, deviation
+        self.normaliser = math.log(deviation * math.sqrt(2 * math.pi))
         self.binarize = binarize and self.likeness.logits
         self.monitor = Monitor("elbo", higher_is_better=True)
         self.constant = torch.zeros(facts.input_shape)  # the raw output that explains the training part best
@@ -104,7 +105,7 @@ class Variational:
         if self.likeness.logits:
             return F.binary_cross_entropy_with_logits(outputs, x, reduction="none").flatten(1).sum(1)
         scaled = ((x - outputs) / self.deviation).square() / 2
-        return (scaled + math.log(self.deviation * math.sqrt(2 * math.pi))).flatten(1).sum(1)
+        return (scaled + self.normaliser).flatten(1).sum(1)
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, Logs]:
         """-log p(x|z) + kl_weight KL for one sample of each code, mean over the batch."""

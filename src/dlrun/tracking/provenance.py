@@ -1,4 +1,4 @@
-"""Where a run came from: code, versions, device, command; never a secret.
+"""Where a run came from: code, versions, device, command; never a secret. And a digest of code, to know it again.
 
 The environment is recorded by an allow-list of names, and the value of any variable that is named like a secret is
 replaced in the command line and in the diff. Git is asked with its hooks and outside programs off, and its absence is
@@ -7,14 +7,19 @@ no error.
 
 from __future__ import annotations
 
+import ast
+import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +110,70 @@ def _cpu_name() -> str:
         return platform.processor()
     found = re.search(r"model name\s*:\s*(.+)", text)
     return found[1] if found else platform.processor()
+
+
+@functools.cache
+def source_digest(package: str, *, beside: bool = True) -> str:
+    """SHA-256 over the Python source of a package or module, and of the user's own modules beside it that it imports.
+
+    Nothing is imported. Taken once in a process, as code is loaded once: an edit counts for the next process.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(_sources(package, beside)):
+        content = path.read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _sources(package: str, beside: bool) -> set[tuple[str, Path]]:
+    """Every source file that belongs to ``package``, under a name that does not depend on where it is installed."""
+    found: set[tuple[str, Path]] = set()
+    seen: set[str] = set()
+    todo = [package]
+    while todo:
+        name = todo.pop()
+        files = [] if name in seen else _files(name)
+        seen.add(name)
+        found |= {(path.relative_to(root).as_posix(), path) for root, path in files}
+        if beside:
+            free = [(root, path) for root, path in files if root not in _installed()]
+            todo += [other for root, path in free for other in _imported(path) if _is_beside(root, other)]
+    return found
+
+
+def _files(name: str) -> list[tuple[Path, Path]]:
+    """The source files of a package or module, each with the folder in which the package lies."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # the module of a script, which is no package
+        return []
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is None:
+        path = Path(spec.origin or "")
+        return [(path.parent, path)] if path.suffix == ".py" else []
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    found = [(folder.parent, path) for folder in folders for path in folder.rglob("*.py")]
+    return [(root, path) for root, path in found if path.is_file() and os.access(path, os.R_OK)]
+
+
+def _installed() -> set[Path]:
+    """Where installed packages lie beside one another: there, a neighbour is another's."""
+    return {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib", "platstdlib")}
+
+
+def _is_beside(root: Path, name: str) -> bool:
+    return (root / f"{name}.py").is_file() or (root / name).is_dir()
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The top names of what a file imports, inside functions too; relative imports stay inside its package."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]

@@ -1,30 +1,37 @@
-"""The directory of a run: made exclusively, locked for life, described by run.json, found again by its name.
-
-Two runs started in one second cannot meet: the name ends in random letters and the folder is made by an exclusive
-mkdir.
-"""
+"""The directory of a run: made exclusively, locked for life, described by run.json, found again by its name."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-import re
-import secrets
-import unicodedata
-from collections.abc import Iterator
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dlrun.errors import ConfigError, StorageError
+from dlrun.errors import ConfigError
 from dlrun.tracking import lock
-from dlrun.tracking.durable import DISK, Disk, read_small, replace
-from dlrun.tracking.jsonable import plain, spoken
+from dlrun.tracking.durable import DISK, Disk, replace, sweep_temporaries
+from dlrun.tracking.folders import (
+    RECORD,
+    TRIAL,
+    Place,
+    age,
+    has_record,
+    is_sweep,
+    make_unique,
+    making,
+    now_text,
+    places,
+    read_table,
+    second,
+    slug,
+    sweep_paths,
+    sync,
+    trial_places,
+)
+from dlrun.tracking.jsonable import plain
 
-RECORD = "run.json"
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-_NAME = re.compile(r"\d{6}-.+")
 _SHOWN = 6
 _FOLDERS = ("checkpoints", "tensorboard", "plots", "predictions", "export")
 
@@ -43,25 +50,40 @@ class RunDirectory:
     @classmethod
     def create(cls, root: Path, label: str) -> RunDirectory:
         """Make ``root/DATE/TIME-LABEL-RANDOM`` and its folders; raises StorageError when that cannot be written."""
-        try:
-            run = cls(_make_unique(root, slug(label)))
-            for name in _FOLDERS:
-                (run.path / name).mkdir(mode=0o700)
-            for folder in (run.path, run.path.parent, root):
-                DISK.sync_folder(folder)
-        except OSError as error:
-            reason = error.strerror or error
-            raise StorageError(
-                f"cannot make a run in {root}: {reason}; choose another folder with --outputs DIR or DLRUN_OUTPUTS"
-            ) from error
-        created = datetime.now().astimezone().isoformat(timespec="microseconds")
-        run._write({"name": run.path.name, "label": label, "status": "running", "created": created, "attempts": 0})
+        with making("run", root):
+            run = cls(make_unique(root, slug(label)))
+            run._begin(label)
+            sync(run.path.parent, root)
+        return run
+
+    @classmethod
+    def at(cls, path: Path, label: str) -> RunDirectory:
+        """Make the run exactly at ``path``; a folder whose maker was killed before it had a record is completed.
+
+        Raises:
+            ConfigError: there is a run at ``path`` already.
+            LockedError: another process makes it at this moment.
+            StorageError: it cannot be written.
+        """
+        run = cls(path)
+        with making("run", path.parent):
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700, parents=True)
+            run.lock()
+            try:
+                if has_record(path):
+                    raise ConfigError(f"{path} is a run already; go on with it: dlrun resume {path}")
+                sweep_temporaries(path)
+                run._begin(label)
+                sync(path.parent)
+            finally:
+                run.unlock()
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """The run at ``path``; raises ConfigError when there is none."""
-        if not _has_record(path):
+        if not has_record(path):
             what = f"has no {RECORD}" if path.is_dir() else "is no folder"
             raise ConfigError(f"{path} is not a run: it {what}; `dlrun runs` lists the runs there are")
         return cls(path)
@@ -121,7 +143,7 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says; raises ConfigError when it cannot be read."""
         try:
-            return _read_record(self.path / RECORD)
+            return read_table(self.path / RECORD)
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path / RECORD} cannot be read: {error}") from error
 
@@ -130,34 +152,15 @@ class RunDirectory:
         replace(self.path / name, [text.encode()], self._disk)
         return self.path / name
 
+    def _begin(self, label: str) -> None:
+        """The run's folders, then its first record, which makes it one."""
+        for name in _FOLDERS:
+            (self.path / name).mkdir(mode=0o700, exist_ok=True)
+        sync(self.path)
+        self._write({"name": self.name, "label": label, "status": "running", "created": now_text(), "attempts": 0})
+
     def _write(self, record: dict[str, Any]) -> None:
         self.write_text(RECORD, json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
-
-
-def slug(label: str) -> str:
-    """``label`` as at most 100 bytes of lower-case ASCII that every file system and shell takes as they are."""
-    plain_letters = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9_.]+", "-", plain_letters)[:100].strip("-.") or "run"
-
-
-def _make_unique(root: Path, label: str) -> Path:
-    while True:
-        now = datetime.now()
-        ending = "".join(secrets.choice(_LETTERS) for _ in range(4))
-        path = root / f"{now:%Y-%m-%d}" / f"{now:%H%M%S}-{label}-{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:
-            continue
-        return path
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    record = json.loads(read_small(path))
-    if not isinstance(record, dict):
-        raise ValueError("it is not a table")
-    return dict(spoken(record))
 
 
 def outputs_root(explicit: str | None) -> Path:
@@ -166,96 +169,90 @@ def outputs_root(explicit: str | None) -> Path:
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
-    """The record of each run under ``root``, oldest first, with its ``name`` and ``path``.
+    """The record of each run and each trial of a sweep under ``root``, oldest first, with its ``name`` and ``path``.
 
-    A run that cannot be read has the status ``unreadable`` and an ``error``; one that says ``running`` while nobody
-    holds its lock has the status ``crashed``.
+    A trial has a table ``sweep`` with the sweep's ``name`` and the number of its ``point``. A run that cannot be read
+    has the status ``unreadable`` and an ``error``; one that says ``running`` while nobody holds its lock has the status
+    ``crashed``.
     """
-    records = [_describe(path) for path in _run_paths(root)]
-    return sorted(records, key=_age)
+    return sorted((describe(place) for place in places(root)), key=age)
+
+
+def list_trials(sweep: Path) -> list[dict[str, Any]]:
+    """The records of one sweep's trials as `list_runs` has them, by point and seed."""
+    found = sorted(trial_places(sweep), key=lambda place: [int(n) for n in TRIAL.findall(place.path.name)[0]])
+    return [describe(place) for place in found]
 
 
 def find_run(text: str, root: Path) -> Path:
-    """The run meant by ``text``: ``last``, a directory, or a unique part of a name; raises ConfigError."""
+    """The run meant by ``text``: ``last``, a directory, or a unique part of a name; raises ConfigError.
+
+    A trial is found by its own name, NNNN-seedS, where one sweep alone has it, else by SWEEP/NNNN-seedS, cut where one
+    likes.
+    """
     if text == "last":
         return _last(root)
-    if text and _has_record(Path(text)):
+    if text and has_record(Path(text)):
         return Path(text).absolute()
-    paths = {f"{path.parent.name}/{path.name}": path for path in _run_paths(root)}
+    there = list(places(root))
     wanted = text.strip("/")
-    found = [path for name, path in paths.items() if wanted and wanted in name]
-    exact = [path for path in found if wanted in (path.name, f"{path.parent.name}/{path.name}")]
+    found = [place for place in there if wanted and place.matches(wanted)]
+    exact = [place for place in found if place.is_called(wanted)]
     if len(found) == 1 or len(exact) == 1:
-        return (exact or found)[0]
+        return (exact or found)[0].path
     if found:
         raise ConfigError(f"{text!r} is part of {len(found)} runs: {_listing(found)}; give more of the name")
+    _refuse_sweep(text, root, there)
     if text and Path(text).is_dir():
         raise ConfigError(f"{text} is not a run: it has no {RECORD}; `dlrun runs` lists the runs in {root}")
-    if not paths:
+    if not there:
         raise ConfigError(f"there is no run {text!r}: {root} holds no runs; `dlrun train` makes one")
-    close = difflib.get_close_matches(text, [path.name for path in paths.values()], n=3, cutoff=0.4)
-    nearest = f"the nearest names are {', '.join(close)}" if close else f"there are {_listing(list(paths.values()))}"
+    short = {place.name if "/" in text else place.path.name: place.name for place in there}
+    close = [short[name] for name in difflib.get_close_matches(text, short, n=3, cutoff=0.4)]
+    nearest = f"the nearest names are {', '.join(close)}" if close else f"there are {_listing(there)}"
     raise ConfigError(f"there is no run {text!r} in {root}; {nearest}")
 
 
+def _refuse_sweep(text: str, root: Path, there: list[Place]) -> None:
+    """A sweep where one run is wanted: say how its trials are named."""
+    wanted = text.strip("/")
+    given = Path(text)
+    paths = [given.absolute()] if text and is_sweep(given) else []
+    paths += [path for path in sweep_paths(root) if wanted and wanted in f"{path.parent.name}/{path.name}"]
+    if paths:
+        name = paths[0].name
+        trials = sorted(place.name for place in there if place.sweep == name)
+        such = f"name one of its {len(trials)} trials, such as {trials[0]}" if trials else "it has no trials yet"
+        raise ConfigError(f"{text!r} is the sweep {name}, not a run: {such} (dlrun runs --sweep {name})")
+
+
 def _last(root: Path) -> Path:
-    paths = sorted(_run_paths(root), key=_second)
-    if not paths:
+    """The run or trial that began last; the names tell it of runs, of trials their records alone."""
+    there = list(places(root))
+    if not there:
         raise ConfigError(f"there is no last run: {root} holds no runs; `dlrun train` makes one")
-    tied = [path for path in paths if _second(path) == _second(paths[-1])]
-    return max(tied, key=lambda path: _age(_describe(path)))
+    newest = max((second(place.path) for place in there if not place.sweep), default=None)
+    asked = [place for place in there if place.sweep or second(place.path) == newest]
+    return Path(max(map(describe, asked), key=age)["path"])
 
 
-def _run_paths(root: Path) -> Iterator[Path]:
-    """Folders ``root/DATE/RUN`` that hold a record or are named like a run."""
-    for day in _folders(root):
-        for run in _folders(day):
-            if _NAME.fullmatch(run.name) or _has_record(run):
-                yield run
-
-
-def _has_record(path: Path) -> bool:
+def describe(place: Place) -> dict[str, Any]:
+    """The record of one run as `list_runs` has it."""
+    path = place.path
     try:
-        return (path / RECORD).exists()
-    except OSError:  # the folder of another user
-        return False
-
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        with os.scandir(parent) as entries:
-            return [Path(entry.path) for entry in entries if _is_folder(entry)]
-    except OSError:
-        return []
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    try:
-        record = RunDirectory(path).record()
-    except ConfigError as error:
-        record = {"status": "unreadable", "error": str(error)}
+        record = read_table(path / RECORD)
+    except (OSError, ValueError, RecursionError) as error:
+        record = {"status": "unreadable", "error": f"{path / RECORD} cannot be read: {error}"}
     if record.get("status") == "running" and not lock.is_held(path / "run.lock"):
         record["status"] = "crashed"
-    return {**record, "name": path.name, "path": str(path)}
+    given, trial = record.pop("sweep", None), TRIAL.fullmatch(path.name)
+    if place.sweep and trial:  # where it lies decides: a trial that was copied out of its sweep is a run like others
+        known = given if isinstance(given, dict) else {}
+        record["sweep"] = {**known, "name": place.sweep, "point": int(trial[1])}
+    return {**record, "name": place.name, "path": str(path)}
 
 
-def _second(path: Path) -> tuple[str, str]:
-    return path.parent.name, path.name[:6]
-
-
-def _age(record: dict[str, Any]) -> tuple[tuple[str, str], str, str]:
-    path = Path(record["path"])
-    return _second(path), str(record.get("created", "")), path.name
-
-
-def _listing(paths: list[Path]) -> str:
-    newest = sorted(paths, key=_second, reverse=True)
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(path.name for path in newest[:_SHOWN]) + more
+def _listing(found: list[Place]) -> str:
+    newest = sorted(found, key=lambda place: place.full_name, reverse=True)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(place.name for place in newest[:_SHOWN]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlrun.tasks import Monitor
 
@@ -34,3 +34,8 @@ class Best:
     def summary(self) -> dict[str, Any]:
         """Without the weights."""
         return {"step": self.step, "value": self.value, "metrics": self.metrics}
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The network's weights and buffers, which training goes on to change."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

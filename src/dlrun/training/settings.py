@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from dlrun.errors import ConfigError, did_you_mean
 from dlrun.tasks import HIGHER_IS_BETTER, Monitor
 from dlrun.training.plan import Plan
+from dlrun.value_types import parse_time
 
 FEWEST_STEPS = 3000
 FEWEST_EPOCHS = 20
@@ -158,20 +158,9 @@ def read_settings(node: dict[str, Any]) -> Settings:
     return Settings(**dict(node) | {"budget": parse_budget(node["budget"])})
 
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
 def parse_budget(text: Any) -> float | None:
-    """Seconds of ``90``, ``90s``, ``5m``, ``1h30m``; None stays None."""
-    if text is None:
-        return None
-    number = r"\d{1,9}(?:\.\d{1,9})?"
-    known = re.fullmatch(rf"{number}|(?:{number}\s*[smhd]\s*)+", str(text).strip())
-    pieces = re.findall(rf"({number})\s*([smhd]?)", str(text)) if known else []
-    seconds = sum(float(count) * UNITS[unit or "s"] for count, unit in pieces)
-    if isinstance(text, bool) or seconds <= 0:
-        raise ConfigError(f"trainer.budget={text}: takes a time such as 90s, 5m or 1h30m")
-    return seconds
+    """Seconds of ``trainer.budget``; None stays None."""
+    return parse_time("trainer.budget", text)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+TWICE = 2.0  # seconds within which two signals are one: a batch system and a parent process may both send it
 HANDLED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -17,14 +19,17 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.number = 0
+        self._at = 0.0
 
     def __bool__(self) -> bool:
         return self.number != 0
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        now = time.monotonic()
+        if self.number and now - self._at > TWICE:
             os._exit(128 + number)
-        self.number = number
+        if not self.number:
+            self.number, self._at = number, now
 
 
 @contextmanager

@@ -22,15 +22,14 @@ from dlrun.errors import DivergedError
 from dlrun.schedules import Schedule
 from dlrun.tasks import Batch, Evaluation, Monitor, Task
 from dlrun.training.average import Average
-from dlrun.training.best import Best
+from dlrun.training.best import Best, copied
 from dlrun.training.callbacks import Callback
 from dlrun.training.evaluation import EvaluationStopped, Viewed, as_it_is, evaluate
 from dlrun.training.plan import Plan
 from dlrun.training.precision import Precision
 from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.signals import StopFlag
-
-REMEDY = "a smaller optimizer.lr, trainer.clip_norm=1 or a schedule with warm-up usually helps"
+from dlrun.training.window import REMEDY, Window
 
 
 class Trainer:
@@ -75,23 +74,55 @@ class Trainer:
         self.step = 0
         self.best: Best | None = None
         self.latest: dict[str, float] = {}
-        self.window: list[dict[str, Tensor]] = []  # logs since the last logged row, not yet read from the device
+        self.window = Window()
         self.evaluated_at = self.logged_at = -1
         self.evaluations_without_progress = 0
         self.timings: dict[str, float] = {}
+        self._ending: str | None = None
         self._seconds_before, self._step_before = 0.0, 0  # of the run's earlier processes
         self._started = self._window_started = time.perf_counter()
 
     def fit(self) -> str:
-        """Train from where the run stands; returns why it ended: finished, budget, early stop or interrupted."""
-        opened = time.perf_counter()
-        self._tell("on_start")
-        self._started = self._window_started = time.perf_counter()
+        """Train from where the run stands; returns why it ended: finished, budget, early stop, pruned, interrupted."""
+        reason = self.begin()
         try:
-            reason = self._train()
+            return self.finish(reason or self._train())
         except RuntimeError:
             self.check_finite()  # sampling from NaN fails before any row is read: the weights say why
             raise
+
+    def begin(self) -> str | None:
+        """Tell the callbacks, evaluate the network as it stands; why the run is over already, if it is."""
+        opened = time.perf_counter()
+        self._tell("on_start")
+        self._started = self._window_started = time.perf_counter()
+        self.timings = {"start_seconds": self._started - opened}  # the graph, the first pictures
+        reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
+        self.model.train()
+        return reason
+
+    def _train(self) -> str:
+        batches, reason = self._batches(), None
+        while reason is None:
+            self.updater.set_factor(self.factor())
+            logs = self.take_step(next(batches))
+            self.average.update()
+            reason = self.advance((logs,))
+        return reason
+
+    def advance(self, logs: Sequence[dict[str, Tensor]]) -> str | None:
+        """Count the steps just taken (their logs), do what is due; why the run ends here, if it does."""
+        self.step += len(logs)
+        self.window.add(logs)
+        if len(self.window) >= self.plan.log_every:
+            self.log()
+        reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
+        for callback in self.callbacks:
+            callback.on_step(self, logs[-1])
+        return reason
+
+    def finish(self, reason: str) -> str:
+        """The last row, evaluation and checkpoint; "interrupted" when a signal breaks them off, else ``reason``."""
         if reason != "interrupted" and self.window:
             self.log()
         if reason != "interrupted" and self.evaluated_at != self.step:
@@ -99,33 +130,16 @@ class Trainer:
         self.check_finite()
         trained = time.perf_counter()
         self._tell("on_end")
-        closed = time.perf_counter()
-        self.timings = {
-            "start_seconds": self._started - opened,  # the graph, the first pictures
-            "fit_seconds": trained - self._started,  # steps, evaluations, logging, checkpoints
-            "end_seconds": closed - trained,  # the last checkpoint and pictures
-        }
+        self.timings |= {"fit_seconds": trained - self._started, "end_seconds": time.perf_counter() - trained}
         return reason
 
-    def _train(self) -> str:
-        reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
-        if reason:
-            return reason
-        self.model.train()
-        for batch in self._batches():
-            self.updater.set_factor(self.schedule.factor(self.step, self._total(), len(self.train)))
-            logs = self.take_step(batch)
-            self.step += 1
-            self.average.update()
-            self.window.append(logs)
-            if len(self.window) >= self.plan.log_every:
-                self.log()
-            reason = (self.evaluate() if self._evaluation_due() else None) or self._stop_reason()
-            for callback in self.callbacks:
-                callback.on_step(self, logs)
-            if reason:
-                break
-        return reason or "finished"
+    def end(self, reason: str) -> None:
+        """Ask the run to end after this step, as a callback that prunes does."""
+        self._ending = reason
+
+    def factor(self, ahead: int = 0) -> float:
+        """What the schedule makes of the base rate in the next step, or so many steps later."""
+        return self.schedule.factor(self.step + ahead, self._total(), len(self.train))
 
     def _batches(self) -> Iterator[Batch]:
         """Batches without end, from the place where the run stands."""
@@ -135,10 +149,8 @@ class Trainer:
 
     def log(self) -> None:
         """Read the window from the device, once, and hand the row to the callbacks."""
-        logs = self._window_values()
-        self._check_losses(logs)
+        means = self.window.means(self.step, self.updater.scaled)
         now = time.perf_counter()
-        means = {f"train/{name}": sum(values) / len(values) for name, values in logs.items()}
         seen = self._examples(self.step) - self._examples(max(self.step - len(self.window), self._step_before))
         row = means | {
             "rate": self.updater.rate,
@@ -191,32 +203,18 @@ class Trainer:
             self.schedule.observe(-value if self.goal.higher_is_better else value)
         better = self.best is None or self.best.beaten_by(value, loss, self.goal)
         if better and not math.isnan(value):
-            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self.best = Best(self.step, value, evaluation.metrics, weights)
+            self.best = Best(self.step, value, evaluation.metrics, copied(self.model))
             self.evaluations_without_progress = 0
         else:
             self.evaluations_without_progress += 1
 
     def check_finite(self) -> None:
         """Raise DivergedError when a loss since the last row, or a weight, is NaN or infinite."""
-        self._check_losses(self._window_values())
+        self.window.check(self.step, self.updater.scaled)
         norms = torch._foreach_norm([p.detach() for p in self.updater.parameters])
         if not bool(torch.stack(norms).isfinite().all()):
             names = ", ".join([n for n, p in self.model.named_parameters() if not bool(p.isfinite().all())][:3])
             raise DivergedError(f"the weights {names} became NaN or infinite by step {self.step}; {REMEDY}")
-
-    def _check_losses(self, logs: dict[str, list[float]]) -> None:
-        if self.updater.scaled:
-            return  # a scaled run skips the steps that overflow
-        for name, values in logs.items():
-            for step, value in enumerate(values, self.step - len(values) + 1):
-                if not math.isfinite(value):
-                    raise DivergedError(f"train/{name} became {value} at step {step}; {REMEDY}")
-
-    def _window_values(self) -> dict[str, list[float]]:
-        if not self.window:
-            return {}
-        return {name: torch.stack([logs[name] for logs in self.window]).double().tolist() for name in self.window[0]}
 
     def _evaluation_due(self) -> bool:
         due = self.step % self.plan.evaluate_every == 0 or self.step == self.plan.total_steps
@@ -225,6 +223,8 @@ class Trainer:
     def _stop_reason(self) -> str | None:
         if self.stop:
             return "interrupted"
+        if self._ending is not None:
+            return self._ending
         if self.plan.total_steps is not None and self.step >= self.plan.total_steps:
             return "finished"
         if self.plan.early_stop is not None and self.evaluations_without_progress >= self.plan.early_stop:
@@ -273,7 +273,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict(),
             "random": random_state(),
-            "window": self.window,
+            "window": self.window.logs,
             "latest": self.latest,
             "evaluated_at": self.evaluated_at,
             "logged_at": self.logged_at,
@@ -289,7 +289,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.average.load_state_dict(state["average"])
         device = self.updater.parameters[0].device
-        self.window = [{name: value.to(device) for name, value in logs.items()} for logs in state["window"]]
+        self.window = Window({name: value.to(device) for name, value in logs.items()} for logs in state["window"])
         self.step = self._step_before = state["step"]
         self._seconds_before, self.latest = state["seconds"], state["latest"]
         self.evaluated_at, self.logged_at = state["evaluated_at"], state["logged_at"]

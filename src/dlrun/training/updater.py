@@ -6,6 +6,7 @@ Clipping, loss scaling and rate schedules live here, so they work for every algo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,14 +15,26 @@ from torch import Tensor, nn
 Clip = Callable[[list[nn.Parameter]], object]
 
 
-def clip_by_norm(largest: float) -> Clip:
+@dataclass(frozen=True)
+class ClipByNorm:
     """Scale the whole gradient down to a norm of at most ``largest`` (Pascanu et al. 2013, algorithm 1)."""
-    return lambda parameters: nn.utils.clip_grad_norm_(parameters, largest)
+
+    largest: float
+
+    def __call__(self, parameters: list[nn.Parameter]) -> object:
+        """Clip the gradients in place."""
+        return nn.utils.clip_grad_norm_(parameters, self.largest)
 
 
-def clip_by_value(largest: float) -> Clip:
+@dataclass(frozen=True)
+class ClipByValue:
     """Cut every gradient entry to [-largest, largest]."""
-    return lambda parameters: nn.utils.clip_grad_value_(parameters, largest)
+
+    largest: float
+
+    def __call__(self, parameters: list[nn.Parameter]) -> object:
+        """Clip the gradients in place."""
+        return nn.utils.clip_grad_value_(parameters, self.largest)
 
 
 class Moves(Protocol):
