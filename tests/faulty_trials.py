@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,9 +178,10 @@ class MemoryStudy:
     def ask(self) -> Handed | None:
         return Handed(self.waiting.pop(0), Point({}, ())) if self.waiting else None
 
-    def report(self, number: int, step: int, value: float) -> bool:
-        self.values.setdefault(number, []).append((step, value))
-        return number in self.worse and len(self.values[number]) > 1
+    def report_all(self, reports: Mapping[int, tuple[int, float]]) -> set[int]:
+        for number, report in reports.items():
+            self.values.setdefault(number, []).append(report)
+        return {number for number in reports if number in self.worse and len(self.values[number]) > 1}
 
     def finish(self, number: int, state: str, value: float | None, **attributes: Any) -> bool:
         assert number not in self.told, "a point is finished once"

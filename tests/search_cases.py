@@ -45,6 +45,11 @@ def take(search: Search, space: Space, most: int = 1000) -> Iterator[Claimed]:
         yield claimed
 
 
+def report(search: Search, number: int, step: int, value: float) -> bool:
+    """Tell one evaluation; whether the point is to stop."""
+    return number in search.report_all({number: (step, value)})
+
+
 def grid(count: int) -> tuple[Space, list[Point]]:
     """A grid of one axis."""
     axis = Axis("x", values=tuple(map(str, range(count))))

@@ -40,6 +40,7 @@ class Known:
     point: Point
     error: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
 
 
 def write_run(folder: Path, status: str = DONE, curve: list[float] | None = None, **record: Any) -> None:

@@ -80,6 +80,7 @@ def record_resumption(
         key=key if record.get("key") == key else None,  # trained in part as something else: nobody may reuse it
         error=None,
         exit_code=None,
+        packed=None,  # a run that goes on goes on alone
     )
     record_start(session)
     if state is None:  # a best network without a state to go on from belongs to nothing

@@ -113,3 +113,47 @@ def test_a_trial_that_fails_is_told_and_ends_the_sweep_with_1(tmp_path: Path) ->
     out, err = dlrun(tmp_path, "sweep", *TINY[1:], *words, code=1)
     assert "1 of 2 trials failed" in err
     assert "diverged" in out
+
+
+def test_a_sweep_with_code_of_its_own_goes_on_only_when_that_is_trusted_again(grid: tuple[Path, str]) -> None:
+    folder, _ = grid
+    about = sweep_of(folder) / "sweep.json"
+    before = about.read_text()
+    about.write_text(json.dumps(json.loads(before) | {"trusted": ["mypkg"]}))
+    try:
+        _, err = dlrun(folder, "sweep", "--resume", "last", code=9)
+        assert "only you can admit" in err
+        assert "'trust=[mypkg]'" in err
+        dlrun(folder, "sweep", "--resume", "last", "trust=[mypkg]")
+    finally:
+        about.write_text(before)
+
+
+def test_a_sweep_goes_on_from_anywhere_and_under_another_name(grid: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = grid
+    sweep = sweep_of(folder)
+    moved = sweep.with_name("another-name")
+    sweep.rename(moved)
+    try:
+        out, _ = dlrun(tmp_path, "sweep", "--resume", str(moved), "--workers", "1", "--json")
+        assert {point["state"] for point in json.loads(out)["points"]} == {"done"}
+        out, _ = dlrun(tmp_path, "sweep", "--resume", str(moved), "--dry-run")
+        assert "2 of 2 points have ended" in out
+        _, err = dlrun(tmp_path, "sweep", "--resume", str(moved), "--again", code=2)
+        assert "--again is for a new sweep" in err
+    finally:
+        moved.rename(sweep)
+
+
+def test_a_stranger_s_sweep_reaches_nothing_outside(grid: tuple[Path, str]) -> None:
+    folder, _ = grid
+    about = sweep_of(folder) / "sweep.json"
+    before = about.read_text()
+    content = json.loads(before)
+    content["settings"]["storage"] = "postgresql://nobody@127.0.0.1:1/${oc.env:HOME}"
+    about.write_text(json.dumps(content))
+    try:
+        _, err = dlrun(folder, "sweep", "--resume", "last", code=9)
+        assert "was not begun by you" in err
+    finally:
+        about.write_text(before)

@@ -8,8 +8,9 @@ from torch.utils.data import Dataset
 
 from dlrun.data import Examples, batches
 from dlrun.data.augment import Augment
-from dlrun.data.batches import Batches, batch_sizes
+from dlrun.data.batches import Batches
 from dlrun.data.images import ImagePreprocess
+from dlrun.data.streaming import batch_sizes
 from dlrun.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")

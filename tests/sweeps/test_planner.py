@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,18 @@ APART = [
 
 
 def text(*words: str) -> str:
-    chosen = [word for word in COMMON if not any(new.startswith("model=") and word.startswith("model") for new in words)]
-    return OmegaConf.to_yaml(compose([*chosen, *words]))
+    return _composed(tuple(with_common(words)))
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> str:
+    return OmegaConf.to_yaml(compose(list(words)))
+
+
+def with_common(words: Sequence[str]) -> list[str]:
+    """With ``COMMON`` before them, less its network where they name another."""
+    other = any(word.startswith("model=") for word in words)
+    return [*(word for word in COMMON if not (other and word.startswith("model"))), *words]
 
 
 @pytest.mark.parametrize("words", TOGETHER, ids=" ".join)
@@ -80,7 +91,7 @@ class FakeComposer:
     """Composes from the files of the package."""
 
     def config(self, point: Point, seed: int) -> Any:
-        return compose([*point.overrides, f"trainer.seed={seed}"])
+        return OmegaConf.create(_composed((*point.overrides, f"trainer.seed={seed}")))
 
 
 class FakeDirectory:
@@ -105,9 +116,7 @@ def trials(path: Path, lanes: Sequence[str]) -> list[Trial]:
     made = []
     plan = planner_of(path)
     for number, lane in enumerate(lanes):
-        own = lane.split()
-        common = [word for word in COMMON if not (own[0].startswith("model=") and word.startswith("model"))]
-        point = Point({}, (*common, *own))
+        point = Point({}, tuple(with_common(lane.split())))
         made.append(plan.trial(Claimed(number, point), 0))
     return made
 

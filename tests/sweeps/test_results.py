@@ -7,8 +7,9 @@ import pytest
 
 from dlrun.errors import StorageError
 from dlrun.sweeps import results
+from dlrun.sweeps.csv_files import write_csv
 from dlrun.sweeps.nouns import DIVERGED, DONE, FAILED, PRUNED, Point, Settings
-from dlrun.sweeps.results import collect, command_of, counts, trial_result, write_csv
+from dlrun.sweeps.results import collect, command_of, counts, trial_result
 from dlrun.tracking.run_directory import RunDirectory
 from sweep_cases import METRIC, SPACE, Known, trial_folder, write_run, write_sweep
 
@@ -158,6 +159,27 @@ def test_an_equal_finished_run_stands_in_for_a_trial(tmp_path):
         (True, 0.9, "elsewhere"),
         (False, 0.5, "0000-seed1"),
     ]
+
+
+def lost_point(folder, state, value, reused):
+    known = [Known(0, state, POINT, attributes={"reused": reused}, value=value)]
+    result = collect(folder, known, name="s", metric=METRIC, higher_is_better=True, space=SPACE, settings=Settings())
+    return result.points[0]
+
+
+def test_a_run_that_was_taken_over_and_then_deleted_leaves_its_point_done(tmp_path):
+    write_run(trial_folder(tmp_path, 0, 1), curve=[0.5])
+    point = lost_point(tmp_path, DONE, 0.75, {"0": str(tmp_path / "deleted")})
+    assert (point.state, point.mean) == (DONE, 0.75)
+    assert [(t.status, t.value, "is gone" in t.error) for t in point.trials] == [(DONE, 1.0, True), (DONE, 0.5, False)]
+
+
+@pytest.mark.parametrize(("state", "value"), [(DONE, 0.75), (PRUNED, 0.25), (DIVERGED, None)])
+def test_a_point_whose_runs_were_all_deleted_has_ended_as_the_study_says(tmp_path, state, value):
+    point = lost_point(tmp_path, state, value, {})
+    assert (point.state, point.mean) == (state, value if state == DONE else None)
+    assert point.trials[0].value == value
+    assert "is gone" in point.trials[0].error
 
 
 def test_what_cannot_have_changed_is_not_read_again(tmp_path):

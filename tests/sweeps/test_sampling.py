@@ -25,7 +25,7 @@ from dlrun.sweeps.sampling import (
     written,
 )
 from dlrun.sweeps.search import Search
-from search_cases import BRANCHES, NUMBERS, grid, take, unsynced
+from search_cases import BRANCHES, NUMBERS, grid, report, take, unsynced
 
 pytestmark = pytest.mark.usefixtures(unsynced.__name__)
 POINTS, EVALUATIONS = 15, 9
@@ -52,7 +52,7 @@ def swept(folder: Path, pruner: str, higher_is_better: bool) -> list[Known]:
     for claimed in take(search, space):
         for evaluation in range(1, EVALUATIONS + 1):
             step = evaluation * (50 + claimed.number)  # of another size for each point: what counts is evaluations
-            if search.report(claimed.number, step, sign * curve(claimed.number, evaluation)):
+            if report(search, claimed.number, step, sign * curve(claimed.number, evaluation)):
                 search.finish(claimed.number, PRUNED)
                 break
         else:

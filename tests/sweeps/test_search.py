@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 from optuna.storages._rdb.models import TrialHeartbeatModel
+from optuna.trial import FrozenTrial
 
 from dlrun.errors import ConfigError, StorageError
 from dlrun.sweeps import search as module
 from dlrun.sweeps.nouns import DIVERGED, DONE, FAILED, PRUNED, Axis, Point, Settings, Space
 from dlrun.sweeps.search import Search
-from search_cases import BRANCHES, NUMBERS, RATE, grid, maker, take, unsynced
+from search_cases import BRANCHES, NUMBERS, RATE, grid, maker, report, take, unsynced
 
 pytestmark = pytest.mark.usefixtures(unsynced.__name__)
 TESTS = Path(__file__).resolve().parents[1]
@@ -58,12 +60,45 @@ def test_a_grid_is_handed_out_in_order_and_once(begin: Begin) -> None:
     search = begin(space)
     assert search.enqueue(points) == 3
     claimed = list(take(search, space))
-    assert [(c.number, c.point, c.claims, c.stopped) for c in claimed] == [(i, points[i], 1, False) for i in range(3)]
+    assert [(c.number, c.point, c.claims) for c in claimed] == [(i, points[i], 1) for i in range(3)]
     assert [known.state for known in search.points()] == ["running"] * 3
     assert search.finish(1, DONE, 0.5, seconds=3.5)
     known = search.points()[1]
     assert (known.state, known.value, known.point, known.attributes) == (DONE, 0.5, points[1], {"seconds": 3.5})
     assert search.planned() == 3
+
+
+def test_points_that_wait_or_have_ended_are_read_once(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, points = grid(20)
+    search = begin(space)
+    search.enqueue(points)
+    other = begin(space, search._name)
+    read: list[int] = []
+    real = search._database._get_trials
+
+    def spy(*questions: Any) -> list[FrozenTrial]:
+        found = real(*questions)
+        read.extend(trial.number for trial in found)
+        return found
+
+    monkeypatch.setattr(search._database, "_get_trials", spy)
+    search.points()
+    assert sorted(read) == list(range(20))
+    for number in range(3):
+        other.ask()
+        read.clear()
+        assert [known.state for known in search.points()].count("running") == 1
+        other.finish(number, DONE, 0.5)
+        assert search.standing()[0][number].value == 0.5
+        search.planned()
+        assert read == [number, number]
+    other.ask()
+    other.reclaim(None)
+    assert [(known.state, known.claims) for known in search.points()[2:5]] == [
+        (DONE, 1),
+        ("waiting", 1),
+        ("waiting", 0),
+    ]
 
 
 def test_a_master_that_was_killed_may_enqueue_again(begin: Begin) -> None:
@@ -189,7 +224,7 @@ def test_a_point_ends_exactly_once(begin: Begin) -> None:
     assert search.finish(0, FAILED, error="planted: it exploded")
     before = search.points()
     assert not search.finish(0, DONE, 1.0, late=True)
-    assert not search.report(0, 10, 1.0)
+    assert not report(search, 0, 10, 1.0)
     assert search.beat([0]) == [0]
     assert search.reclaim(None) == []
     assert search.points() == before
@@ -269,16 +304,17 @@ def test_steps_are_told_once_and_stop_stays_stop(begin: Begin) -> None:
     search.enqueue(points)
     for _ in points[:2]:
         search.ask()
-    assert not search.report(0, 100, 0.9)
-    assert not search.report(0, 100, 0.1)  # again, after a resume
-    assert not search.report(0, 250, 0.8)
+    assert not report(search, 0, 100, 0.9)
+    assert not report(search, 0, 100, 0.1)  # again, after a resume
+    assert not report(search, 0, 250, 0.8)
     assert search.points()[0].reports == ((100, 0.9), (250, 0.8))
-    assert search.report(1, 90, 0.2)
+    assert report(search, 1, 90, 0.2)
     search.reclaim(None)
     back = [search.ask(), search.ask()]
-    assert [c.stopped for c in back if c] == [False, True]
-    assert search.report(1, 90, 0.2)
-    assert search.report(1, 180, 99.0)
+    assert [c.number for c in back if c] == [0, 1]
+    assert not report(search, 0, 250, 0.8)
+    assert report(search, 1, 90, 0.2), "as was said before its worker died"
+    assert report(search, 1, 180, 99.0)
     assert search.finish(1, PRUNED)
     assert search.points()[1].value == 99.0
 
@@ -291,12 +327,12 @@ def test_a_pack_is_judged_as_its_points_one_after_another(begin: Begin, pruner: 
         search = begin(space, pruner=pruner)
         search.enqueue(points)
         for claimed in list(take(search, space, 5)):  # median judges nothing before five have finished
-            search.report(claimed.number, 10, 0.5)
+            report(search, claimed.number, 10, 0.5)
             search.finish(claimed.number, DONE, 0.5)
         pack = [claimed.number for claimed in take(search, space, 6)]
         reports = {number: (10, (number * 5 % 7) / 7) for number in pack}
         stops = search.report_all(reports | {11: (10, 0.0)}) if together else set()
-        stops |= {number for number, report in reports.items() if search.report(number, *report)}
+        stops |= {number for number, told_now in reports.items() if report(search, number, *told_now)}
         told.append((stops, [(known.state, known.reports) for known in search.points()]))
     assert told[0] == told[1]
     assert 0 < len(told[0][0]) < 6
@@ -310,10 +346,10 @@ def test_a_point_of_nothing_but_nan_is_stopped(begin: Begin, pruner: str) -> Non
     search.enqueue(points)
     for claimed in list(take(search, space, 5)):
         for step in (1, 2, 3):
-            search.report(claimed.number, step, 0.1)
+            report(search, claimed.number, step, 0.1)
         search.finish(claimed.number, DONE, 0.1)
     search.ask()
-    assert True in {search.report(5, step, math.nan) for step in range(9)}
+    assert True in {report(search, 5, step, math.nan) for step in range(9)}
     search.finish(5, PRUNED)
     assert search.points()[5].value is None
 
@@ -323,7 +359,7 @@ def test_without_a_pruner_nothing_is_stopped(begin: Begin) -> None:
     search = begin(space)
     search.enqueue(points)
     for claimed in take(search, space):
-        assert {search.report(claimed.number, step, -float(claimed.number)) for step in range(9)} == {False}
+        assert {report(search, claimed.number, step, -float(claimed.number)) for step in range(9)} == {False}
 
 
 def test_tpe_avoids_what_diverged(begin: Begin) -> None:

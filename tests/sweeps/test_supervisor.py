@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlrun.config import compose
-from dlrun.errors import ConfigError
+from dlrun.errors import ConfigError, StorageError
 from dlrun.sweeps.child import OUTPUT, Link, run_trials
 from dlrun.sweeps.endings import ending_of
 from dlrun.sweeps.jobs import Job
@@ -21,7 +21,8 @@ from dlrun.sweeps.nouns import DIVERGED, DONE, FAILED, PRUNED, Ending, Trial
 from dlrun.sweeps.open_point import OpenPoint
 from dlrun.sweeps.parties import Change, Halt
 from dlrun.sweeps.pool import Pool
-from dlrun.sweeps.supervisor import Rules, Supervisor
+from dlrun.sweeps.rules import Rules
+from dlrun.sweeps.supervisor import Supervisor
 from dlrun.tracking.run_directory import RunDirectory
 from faulty_trials import METRIC, Handed, MemoryStudy, Plans, ledger, record, run_twice, trial, work
 
@@ -223,6 +224,92 @@ def test_a_trial_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> 
     assert kinds(changes, 0) == ["started", "postponed"]
 
 
+def locked_once(job: Job, link: Link) -> None:
+    """A trial whose run is in other hands the first time."""
+    mark = job.trials[0].folder.parent / "locked"
+    if job.trials[0].number == 0 and not mark.exists():
+        mark.touch()
+        link.ended(0, Ending(FAILED, error="the run is in the hands of process 7", exit_code=5))
+    else:
+        work(job, link)
+
+
+def test_a_point_that_comes_back_is_beaten_for_and_its_deaths_are_seen(tmp_path: Path) -> None:
+    study = MemoryStudy(2)
+    reclaim, back = study.reclaim, []
+
+    def dies(grace: float | None) -> list[int]:
+        if any(0 not in beat for beat in study.beats) and not back:  # it was left, and nobody has it
+            back.append(0)
+            study.waiting.append(0)
+        return reclaim(grace)
+
+    study.reclaim = dies  # type: ignore[method-assign]
+    plans = Plans(tmp_path, [{"fault": "killed", "once": True, "pause": 0.1}, {"pause": 0.5}])
+    halt, changes = supervise(study, plans, grace=0.2, work=locked_once)
+    assert halt.postponed == ()
+    assert study.told[0][:2] == (DONE, 0.5)
+    assert kinds(changes, 0) == ["started", "postponed", "started", "again", "started", "ended", "point"]
+    left = next(i for i, beat in enumerate(study.beats) if 0 not in beat)
+    assert any(0 in beat for beat in study.beats[left:])
+
+
+class Away(MemoryStudy):
+    """Its database is away the first ``times`` times that each method is called."""
+
+    times = 2
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        if name not in ("ask", "report_all", "finish", "beat"):
+            return found
+        calls = self.__dict__.setdefault("calls", {})
+
+        def asked(*given: Any, **named: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            if calls[name] <= self.times:
+                raise StorageError("the database cannot be used: planted")
+            return found(*given, **named)
+
+        return asked
+
+
+def test_a_database_that_is_away_for_a_moment_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrun.sweeps.patience.PAUSE", 0.01)
+    study = Away(1)
+    _, changes = supervise(study, Plans(tmp_path, [{"pause": 0.1}]), pruning=True, grace=0.2)
+    assert study.told[0][:2] == (DONE, 0.5)
+    assert study.values[0] == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
+    assert [0] in study.beats
+    assert [c.text for c in changes if c.kind == "warning"] == [
+        "the database cannot be used: planted; it is tried again"
+    ]
+
+
+def save_when_asked(job: Job, link: Link) -> None:
+    """It waits for the answer to an evaluation, then for the signal, upon which it saves."""
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    link.evaluated(0, 1, 0.5, True)
+    while not stop:
+        signal.pause()
+    (job.trials[0].folder / "saved").touch()
+
+
+def test_when_the_database_stays_away_what_runs_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrun.sweeps.supervisor.patiently", lambda ask: ask())
+    study = MemoryStudy(1)
+
+    def away(reports: Any) -> set[int]:
+        raise StorageError("planted")
+
+    study.report_all = away  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match="planted"):
+        supervise(study, Plans(tmp_path, [{}]), pruning=True, work=save_when_asked)
+    assert (trial(tmp_path).folder / "saved").exists()
+    assert study.told == {}
+
+
 def test_with_other_workers_it_beats_and_frees_what_dead_ones_had(tmp_path: Path) -> None:
     study = MemoryStudy(1)
     supervise(study, Plans(tmp_path, [{"pause": 0.05}]), grace=0.2)
@@ -274,7 +361,7 @@ def test_real_trials_are_runs_with_their_values_saved_by_a_signal_and_gone_on_wi
     records = [RunDirectory.open(tmp_path / f"000{number}-seed0").record() for number in range(3)]
     assert second.told[1][1] == records[1]["best"]["value"] > 0.5
     assert records[1]["attempts"] == 2
-    assert records[0]["sweep"] == {"name": tmp_path.name, "point": 0}
+    assert (records[0]["sweep"]["name"], records[0]["sweep"]["point"]) == (tmp_path.name, 0)
     text = (tmp_path / "0001-seed0" / OUTPUT).read_text()
     assert "note: stopped at step" in text
     assert "note: going on from step" in text

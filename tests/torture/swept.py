@@ -29,8 +29,9 @@ from dlrun.sweeps import pool as pool_module
 from dlrun.sweeps import supervisor as supervisor_module
 from dlrun.sweeps.nouns import Axis, Point, Settings, Space, Trial
 from dlrun.sweeps.pool import Pool
+from dlrun.sweeps.rules import Rules
 from dlrun.sweeps.search import Search
-from dlrun.sweeps.supervisor import Rules, Supervisor
+from dlrun.sweeps.supervisor import Supervisor
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
 from faulty_trials import METRIC, Handed, Plans, ledger, run_twice, trial, work

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrun.sweeps import nouns
-from dlrun.tracking import folders
 from dlrun.tracking.folders import Place, age, is_sweep, making, places, read_table, slug, sweep_paths
 from dlrun.tracking.jsonable import plain
 
@@ -66,10 +64,6 @@ def test_runs_trials_and_sweeps_are_told_apart(tmp_path: Path) -> None:
         "moved-sweep",
     ]
     assert not is_sweep(day / "100009-sweep-absent-aaaa")
-
-
-def test_the_sweeps_and_the_runs_agree_on_what_makes_a_sweep() -> None:
-    assert nouns.SWEEP_FILE == folders.SWEEP_FILE
 
 
 def test_age_is_by_name_for_a_run_and_by_record_for_a_trial() -> None:

@@ -143,6 +143,15 @@ def test_a_sweep_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             SweepDirectory.find(text, tmp_path)
 
 
+def test_the_last_sweep_is_one_that_was_begun(tmp_path: Path) -> None:
+    for name in ("100000-sweep-mlp-aaaa", "110000-sweep-mlp-bbbb"):
+        (tmp_path / "2026-11-20" / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"has no sweep\.json"):
+        SweepDirectory.find("last", tmp_path)
+    (tmp_path / "2026-11-20" / "100000-sweep-mlp-aaaa" / "sweep.json").write_text("{}")
+    assert SweepDirectory.find("last", tmp_path).name == "100000-sweep-mlp-aaaa"
+
+
 def test_a_row_of_a_sweep_that_runs(tmp_path: Path) -> None:
     sweep = made(tmp_path, metric="val/accuracy", higher_is_better=True, seeds=[0, 1], planned=30)
     for number, seed, value in [(0, 0, 0.9), (0, 1, 0.8), (1, 0, 0.88), (1, 1, 0.86), (2, 0, 0.99)]:
@@ -156,8 +165,8 @@ def test_a_row_of_a_sweep_that_runs(tmp_path: Path) -> None:
     assert (found["kind"], found["name"], found["status"]) == ("sweep", sweep.name, "running")
     assert found["points"] == {"done": 4, "planned": 30}
     assert found["trials"] == {"done": 5, "diverged": 1, "pruned": 1, "interrupted": 1}
-    assert found["best"] == {"metric": "val/accuracy", "value": 0.99}, "point 2 has one finished seed"
-    assert found["metrics"] == {"val/accuracy": 0.99}
+    assert found["best"] == {"metric": "val/accuracy", "value": pytest.approx(0.87)}, "of point 2 one seed diverged"
+    assert found["metrics"] == {"val/accuracy": pytest.approx(0.87)}
     assert (found["data"], found["model"], found["optimizer"]) == ({"name": "digits"}, "cnn, mlp", "adam")
     assert row(tmp_path)["status"] == "crashed"
 
@@ -169,6 +178,15 @@ def test_a_row_has_means_over_seeds_and_knows_the_direction(tmp_path: Path) -> N
     found = row(tmp_path)
     assert found["best"]["value"] == pytest.approx(0.25)
     assert found["points"] == {"done": 2, "planned": None}
+
+
+def test_points_that_lack_a_seed_rank_after_whole_ones_as_in_the_table(tmp_path: Path) -> None:
+    sweep = made(tmp_path, metric="val/accuracy", higher_is_better=True, seeds=[0, 1])
+    trial(sweep, 0, 0, metrics={"val/accuracy": 0.9})
+    trial(sweep, 1, 0, metrics={"val/accuracy": 0.8})
+    assert row(tmp_path)["best"]["value"] == 0.9, "none is whole yet"
+    trial(sweep, 1, 1, metrics={"val/accuracy": 0.5})
+    assert row(tmp_path)["best"]["value"] == pytest.approx(0.65)
 
 
 def test_a_row_of_a_sweep_that_is_over_says_what_its_master_wrote(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from dlrun.algorithms import Differentiates
-from dlrun.data.batches import batch_sizes
+from dlrun.data.streaming import batch_sizes
 from dlrun.tasks import Batch
 from dlrun.training.updater import Updater
 
@@ -22,7 +22,7 @@ class Accumulation:
     scaled_loss: ClassVar[bool] = True
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
-    unpackable: ClassVar[str] = ""
+    unpackable: ClassVar[str] = "trainer.accumulate cuts every batch into pieces"
 
     def __init__(self, inner: Differentiates, updater: Updater, pieces: int) -> None:
         self.inner = inner

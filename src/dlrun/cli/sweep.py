@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +30,10 @@ def run(arguments: Arguments) -> int:
     words, trusted = take_trust(arguments.words)
     worker, resumed = arguments.text("--worker"), arguments.text("--resume")
     if worker is not None:
-        return _work(Path(worker), outputs(arguments))
+        return _work(Path(worker), trusted)
     if resumed is not None:
         no_more("sweep --resume", words, "no overrides: the sweep goes on as it was begun")
-        return _resume(arguments, resumed)
+        return _resume(arguments, resumed, trusted)
     if not words and not arguments.flag("--dry-run"):
         raise ConfigError(
             "'dlrun sweep' wants something to sweep, as optimizer.lr=1e-3,1e-2 or seeds=5 ('dlrun sweep --help')"
@@ -47,20 +49,45 @@ def run(arguments: Arguments) -> int:
         from dlrun.sweeps.sweep import begin
 
         if elsewhere(plan.settings):
-            launcher_of(plan.settings)  # a cluster that is not there is found before anything is made
+            launcher_of(plan.settings, trusted)  # a cluster that is not there is found before anything is made
         print(f"{plan.trials:,} trials of {plan.count:,} points are checked", file=screen, flush=True)
         command = ["dlrun", *arguments.command]
         sweep = begin(plan, outputs(arguments), command=command, trusted=trusted, again=arguments.flag("--again"))
     return _carry_out(arguments, sweep)
 
 
-def _resume(arguments: Arguments, text: str) -> int:
-    from dlrun.sweeps.sweep import open_sweep
+def _resume(arguments: Arguments, text: str, trusted: tuple[str, ...]) -> int:
+    """Go on with a sweep where it was begun; ``--workers`` may be others than then."""
+    from dlrun.sweeps.sweep import ended, open_sweep
     from dlrun.tracking.sweep_directory import SweepDirectory
 
+    for option in ("--again", "--config-dir"):
+        if arguments.flag(option):
+            raise ConfigError(f"{option} is for a new sweep; one that goes on does so as it was begun")
+    workers = arguments.number("--workers", least=1, most=10_000)
     directory = SweepDirectory.find(text, outputs(arguments))
+    if arguments.flag("--dry-run"):
+        result = open_sweep(directory, trusted).result()
+        print(f"{directory.name}: {ended(result):,} of {result.planned or len(result.points):,} points have ended")
+        return 0
     directory.lock()
-    return _carry_out(arguments, open_sweep(directory))
+    sweep = _there(open_sweep(directory, trusted))
+    if workers is not None:
+        sweep.settings = dataclasses.replace(sweep.settings, workers=workers)
+    return _carry_out(arguments, sweep)
+
+
+def _there(sweep: Sweep) -> Sweep:
+    """Work where the sweep was begun: its trials name their files from there."""
+    cwd = str(sweep.about["cwd"])
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise ConfigError(
+            f"{cwd}, where {sweep.directory.name} was begun, cannot be entered ({error.strerror}); its trials would "
+            "look for their files in another place"
+        ) from error
+    return sweep
 
 
 def _carry_out(arguments: Arguments, sweep: Sweep) -> int:
@@ -70,7 +97,7 @@ def _carry_out(arguments: Arguments, sweep: Sweep) -> int:
     from dlrun.sweeps.sweep import finished
 
     with _screen(arguments) as screen:
-        result, signal = carry_out(sweep, outputs(arguments), screen)
+        result, signal = carry_out(sweep, screen)
         if arguments.flag("--json"):
             print_json(as_json(result, sweep.words))
         else:
@@ -88,12 +115,12 @@ def _carry_out(arguments: Arguments, sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def _work(folder: Path, root: Path) -> int:
+def _work(folder: Path, trusted: tuple[str, ...]) -> int:
     from dlrun.sweeps.master import work
     from dlrun.sweeps.sweep import open_sweep
     from dlrun.tracking.sweep_directory import SweepDirectory
 
-    signal = work(open_sweep(SweepDirectory.open(folder)), root)
+    signal = work(_there(open_sweep(SweepDirectory.open(folder), trusted, worker=True)))
     return 128 + signal if signal else 0
 
 

@@ -7,19 +7,18 @@ batches; a ``Dataset`` streams through a ``DataLoader``. Either way the order is
 from __future__ import annotations
 
 import copy
-import random
-import signal
 from collections.abc import Callable, Iterator, Sized
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import Subset
 
-from dlrun.data import Examples, Item, Part, Preprocess
+from dlrun.data import Examples, Part, Preprocess
 from dlrun.data.hashing import mix
+from dlrun.data.streaming import Streamed, batch_sizes
 from dlrun.data.windows import Windows
-from dlrun.errors import ConfigError, DlrunError
+from dlrun.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
 AugmentCall = Callable[[Tensor, int, Tensor], Tensor]
@@ -28,18 +27,6 @@ HOST_LIMIT = 2 * 2**30
 DEVICE_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20
 SCATTER, GATHER, SHIFT = 0, 1, 2  # streams of numbers from one (seed, epoch): order, augmentation, place of windows
-
-
-def batch_sizes(examples: int, size: int) -> list[int]:
-    """Sizes of the batches of one epoch. A last one of a single example joins the one before it.
-
-    One example has no deviation, so batch normalisation cannot train on it.
-    """
-    full, rest = divmod(examples, size)
-    sizes = [size] * full + ([rest] if rest else [])
-    if rest == 1 and full:
-        sizes[-2:] = [size + 1]
-    return sizes
 
 
 class Batches:
@@ -77,7 +64,7 @@ class Batches:
         self.consecutive = consecutive
         if consecutive:
             self.size -= self.size % batch_size  # every row has a successor in every batch
-        self._source: _Held | _Cut | _Streamed
+        self._source: _Held | _Cut | Streamed
         if isinstance(part, Windows):
             self._source = _Cut(part, device, consecutive)
         elif isinstance(part, Examples):
@@ -87,11 +74,16 @@ class Batches:
                 "data that streams from files cannot be resident: raise data.memory so that it is read whole."
             )
         else:
-            self._source = _Streamed(part, preprocess, device, workers)
+            self._source = Streamed(part, preprocess, device, workers)
 
     def __len__(self) -> int:
         """Batches per epoch; the last one may be smaller, or one larger."""
         return len(batch_sizes(self.size, self.batch_size))
+
+    def seen(self, steps: int) -> int:
+        """Examples that so many steps have taken."""
+        epochs, batches = divmod(steps, len(self))
+        return epochs * self.size + min(batches * self.batch_size, self.size)
 
     @property
     def placement(self) -> str:
@@ -105,15 +97,25 @@ class Batches:
         """
         if not self.size:
             return iter(())
-        key = mix(self.seed, epoch, SCATTER)
-        if self.consecutive:
-            order = torch.arange(self.size).reshape(self.batch_size, -1).T.flatten()
-        elif self.batch_size >= self.size:
-            order = torch.arange(self.size)
-        else:
-            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
-        batches = self._source.batches(order, self.batch_size, start, key)
+        order = self.order(epoch)
+        batches = self._source.batches(order, self.batch_size, start, mix(self.seed, epoch, SCATTER))
         return batches if self.augment is None else self._augmented(batches, order, epoch, start)
+
+    def order(self, epoch: int) -> Tensor:
+        """The places (N,) of the examples in one epoch, one batch after another; on the CPU."""
+        if self.consecutive:
+            return torch.arange(self.size).reshape(self.batch_size, -1).T.flatten()
+        if self.batch_size >= self.size:
+            return torch.arange(self.size)
+        key = mix(self.seed, epoch, SCATTER)
+        return torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
+
+    @property
+    def held(self) -> Batch | None:
+        """The examples of the whole part, where batches are taken from them as they lie; else None."""
+        source = self._source
+        ready = isinstance(source, _Held) and source.finish is None and self.augment is None
+        return (source.inputs, source.targets) if ready and isinstance(source, _Held) else None
 
     def under(self, seed: int) -> Batches:
         """The same examples, not copied, in the training order of another seed."""
@@ -207,71 +209,6 @@ class _Cut:
             return (self.part.gather(some) for some in rows.split(batch_size))
         batches = -(-len(rows) // batch_size)
         return (self.part.gather(rows[first::batches]) for first in range(batches))
-
-
-class _Streamed:
-    """A map-style ``Dataset`` read by a ``DataLoader`` and preprocessed on the device."""
-
-    def __init__(self, part: Dataset[Item], preprocess: Preprocess, device: torch.device, workers: int) -> None:
-        self.part, self.preprocess, self.device, self.workers = part, preprocess, device, workers
-        self.placement = f"streamed by {workers} worker{'s' if workers != 1 else ''}" if workers else "streamed"
-
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return self.batches(torch.arange(len(cast(Sized, self.part))), batch_size, 0, 0)
-
-    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
-        sizes = batch_sizes(len(order), batch_size)
-        rows = [chunk.tolist() for chunk in order.split(sizes)[start:]] if len(order) else []
-        # A loader of its own for each epoch: its workers end with the iterator, also when an epoch is left half way.
-        loader: DataLoader[Any] = DataLoader(
-            _Seeded(self.part, key),
-            batch_sampler=rows,
-            num_workers=self.workers if rows else 0,
-            collate_fn=_collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_quiet_worker,
-            generator=torch.Generator().manual_seed(key),  # without it the loader draws from the global generator
-        )
-        for batch in loader:
-            if isinstance(batch, DlrunError):
-                raise batch
-            inputs, targets = batch
-            inputs = inputs.to(self.device, non_blocking=True)
-            yield self.preprocess(inputs), targets.to(self.device, non_blocking=True)
-
-
-class _Seeded(Dataset[Any]):
-    """Items whose own randomness (torch's and Python's generators) is a function of (seed, epoch, index).
-
-    An error with a sentence for the user is passed on as the item: a worker would bury it in a traceback.
-    """
-
-    def __init__(self, part: Dataset[Item], key: int) -> None:
-        self.part, self.key = part, key
-
-    def __getitem__(self, index: int) -> Item | DlrunError:
-        seed = mix(self.key, index)
-        torch_state, python_state = torch.default_generator.get_state(), random.getstate()
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the accelerator's generator too
-        random.seed(seed)
-        try:
-            return self.part[index]
-        except DlrunError as error:
-            return error
-        finally:
-            torch.default_generator.set_state(torch_state)
-            random.setstate(python_state)
-
-
-def _collate(items: list[Any]) -> Any:
-    """Stack the items of a batch; the first error takes the batch's place."""
-    return next((item for item in items if isinstance(item, DlrunError)), None) or default_collate(items)
-
-
-def _quiet_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, and let a worker be ended: it inherits handlers that only note the signal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _singly(part: Part) -> bool:

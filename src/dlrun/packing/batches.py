@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from dlrun.data.batches import SCATTER, Batches, _Held, batch_sizes
-from dlrun.data.hashing import mix
+from dlrun.data.batches import Batches
+from dlrun.data.streaming import batch_sizes
 from dlrun.packing.gradient import PackedBatch
 from dlrun.tasks import Batch
 
@@ -47,35 +47,35 @@ def _stacked(orders: Sequence[Batches], places: Tensor, step: int) -> Iterator[B
 def _held(orders: Sequence[Batches]) -> Batch | None:
     """The examples that all orders take their batches from as they lie, or None."""
     first = orders[0]
-    source = first._source
-    if not isinstance(source, _Held) or source.finish is not None or first.augment is not None:
+    held = first.held
+    if held is None or first.batch_size >= first.size:
         return None
-    alike = all(order._source is source and order.batch_size == first.batch_size for order in orders)
-    return (source.inputs, source.targets) if alike and first.batch_size < first.size else None
+    alike = all(other.batch_size == first.batch_size and _same(other.held, held) for other in orders)
+    return held if alike else None
+
+
+def _same(some: Batch | None, others: Batch) -> bool:
+    return some is not None and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _gathered(held: Batch, orders: Sequence[Batches], places: Tensor, step: int) -> Iterator[Batch]:
     """One look-up for all lanes, into memory that is used again: fresh memory costs more than what is copied to it."""
-    first, memory = orders[0], {}
+    first, memory = orders[0], dict[int, Batch]()
     sizes = batch_sizes(first.size, first.batch_size)
     epoch, start = divmod(step, len(sizes))
     while True:
-        rows = torch.stack([_order(order, epoch) for order in orders])[places].to(held[0].device)  # (K, N)
+        rows = torch.stack([order.order(epoch) for order in orders])[places].to(held[0].device)  # (K, N)
         for chosen in rows.split(sizes, 1)[start:]:
-            if chosen.shape[1] not in memory:
-                memory[chosen.shape[1]] = tuple(t.new_empty((*chosen.shape, *t.shape[1:])) for t in held)
-            found = memory[chosen.shape[1]]
+            size = chosen.shape[1]
+            if size not in memory:
+                inputs, targets = (examples.new_empty((*chosen.shape, *examples.shape[1:])) for examples in held)
+                memory[size] = inputs, targets
+            found = memory[size]
             index = chosen.flatten()
             for examples, batch in zip(held, found, strict=True):
                 torch.index_select(examples, 0, index, out=batch.flatten(0, 1))
             yield found
         epoch, start = epoch + 1, 0
-
-
-def _order(batches: Batches, epoch: int) -> Tensor:
-    """The order of an epoch, as ``Batches.epoch`` shuffles it."""
-    generator = torch.Generator().manual_seed(mix(batches.seed, epoch, SCATTER))
-    return torch.randperm(batches.size, generator=generator)
 
 
 def _endless(batches: Batches, step: int) -> Iterator[Batch]:

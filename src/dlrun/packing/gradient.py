@@ -108,13 +108,14 @@ class PackedGradient:
         if program is not None:
             try:
                 with torch.no_grad():  # it has its own gradient inside
-                    logs = program(stack.leaves, stack.columns, stack.fixed, self.values, noise, *batch.tensors)
+                    logs = program(stack.leaves, stack.slopes, stack.fixed, self.values, noise, *batch.tensors)
             except Exception as error:  # a machine without a C++ compiler, an operation that inductor cannot take
                 if self.seen[batch.form] > COMPILED_AT:
                     raise
                 self.give_up(error)
             else:
-                return dict(logs)
+                found: Logs = logs
+                return found
         losses, logs = self._losses(plan, batch.shared, stack.leaves, stack.fixed, noise, batch.inputs, batch.targets)
         gradients = torch.autograd.grad(losses.sum(), stack.leaves, allow_unused=True)
         stack.layout.gather(_used(gradients), out=stack.gradients)
@@ -170,7 +171,7 @@ class PackedGradient:
         plan = self.plans[batch.form]
 
         def program(
-            leaves: list[Tensor], columns: Sequence[Tensor], fixed: dict[str, Tensor], values: tuple[Tensor, ...],
+            leaves: list[Tensor], slopes: list[Tensor], fixed: dict[str, Tensor], values: tuple[Tensor, ...],
             noise: tuple[Tensor, ...], x: Tensor, y: Tensor,
         ) -> Logs:  # fmt: skip
             # All tensors are arguments: what is written in place, as batch statistics are, may not come from outside.
@@ -180,9 +181,9 @@ class PackedGradient:
 
             gradients, (_, logs) = grad_and_value(total, has_aux=True)(leaves, fixed)
             # Parameter by parameter in its own shape: side by side first, they would be copied number by number.
-            for column, gradient in zip(columns, gradients, strict=True):
-                column.view(gradient.shape).copy_(gradient)
-            return logs
+            for slope, gradient in zip(slopes, gradients, strict=True):
+                slope.copy_(gradient)
+            return dict(logs)
 
         self.programs[batch.form] = torch.compile(program, dynamic=False, fullgraph=True)
 

@@ -129,10 +129,10 @@ class Pack:
         """Let a lane do something; whether its run is over by it."""
         with lane.floor():
             try:
-                reason = what()
+                reason = lane.trainer.guarded(what)
                 if reason is None:
                     return False
-                self.ended(lane.number, lane.trainer.finish(reason))
+                self.ended(lane.number, lane.trainer.guarded(partial(lane.trainer.finish, reason)))
             except Exception as error:  # of this lane alone: the others go on
                 self.ended(lane.number, error)
         return True

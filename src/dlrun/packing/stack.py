@@ -23,7 +23,7 @@ class Stack:
         names: of the trainable parameters, in the optimizer's order.
         weights: (K, P), all trainable parameters.
         gradients: (K, P), those of the last step.
-        columns: each parameter's gradient of all lanes (K, size), a view of ``gradients``.
+        slopes: each parameter's gradient of all lanes (K, *shape), a view of ``gradients``.
         leaves: each parameter of all lanes (K, *shape), a view of ``weights`` that gradients are taken for.
         fixed: every buffer and every parameter that is not trained, (K, *shape), by name.
 
@@ -69,7 +69,7 @@ class Stack:
 
     def _attach(self) -> None:
         """Let every lane's network look into the stack."""
-        self.columns = self.gradients.split(self.layout.sizes, 1)
+        self.slopes = self.layout.views(self.gradients)
         self.leaves = [view.detach().requires_grad_() for view in self.layout.views(self.weights)]
         for lane, (model, parameters) in enumerate(zip(self.models, self.trainable, strict=True)):
             for parameter, view in zip(parameters, self.layout.lane_views(self.weights, lane), strict=True):
@@ -84,7 +84,12 @@ class Stack:
                 parameter.grad = view
 
     def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes in new buffers; the others keep the old ones, which nothing changes any more."""
+        """Go on with these lanes in new buffers; the others get their own, so that the old ones are given back."""
+        for lane in set(range(len(self.models))) - set(lanes):
+            for parameter in self.trainable[lane]:
+                parameter.data, parameter.grad = parameter.data.clone(), None
+            for tensor in _others(self.models[lane], set(self.names)).values():
+                tensor.data = tensor.data.clone()
         index = torch.tensor(lanes, device=self.weights.device)
         self.weights, self.gradients = self.weights[index].clone(), self.gradients[index].clone()
         self.fixed = {name: tensor[index].clone() for name, tensor in self.fixed.items()}

@@ -57,7 +57,7 @@ class PackedStep:
         logs = self.gradient(stack, batch, generators)
         for limits, clip in self.clips:
             clip(stack.gradients, limits)
-        self._update()(stack.weights, stack.gradients, self._rates_now(factors))
+        self._update(self._rates_now(factors))
         if self.decays is not None:
             self.average.lerp_(stack.weights, self.decays)
         if not self._shown:  # before its first step a network alone has neither gradients nor an optimizer's state
@@ -66,13 +66,21 @@ class PackedStep:
             self.optimizer.attach()
         return logs
 
-    def _update(self) -> Callable[[Tensor, Tensor, Tensor], None]:
-        """The optimizer's step, as one loop over memory where the gradient is compiled too."""
+    def _update(self, rates: Tensor) -> None:
+        """The optimizer's step: one loop over memory where the gradient is compiled too."""
+        arguments = self.stack.weights, self.stack.gradients, rates
         if not self.gradient.programs:
-            return self.optimizer.step
-        if self._compiled is None:
-            self._compiled = torch.compile(self.optimizer.step, dynamic=False, fullgraph=True)
-        return self._compiled
+            self.optimizer.step(*arguments)
+            return
+        first = self._compiled is None
+        try:
+            self._compiled = self._compiled or torch.compile(self.optimizer.step, dynamic=False, fullgraph=True)
+            self._compiled(*arguments)
+        except Exception as error:  # an operation that inductor cannot take; nothing has run then
+            if not first:
+                raise
+            self.gradient.give_up(error)
+            self.optimizer.step(*arguments)
 
     def _rates_now(self, factors: tuple[float, ...]) -> Tensor:
         """Rates (K, groups); made anew only when a factor has changed."""
@@ -95,7 +103,7 @@ class PackedStep:
                 average.weights[at] = view
 
     def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes alone; the others keep their tensors as they are."""
+        """Go on with these lanes alone; the others get tensors of their own."""
         index = torch.tensor(lanes)
         self._compiled = None
         self.gradient.keep(lanes)
@@ -103,6 +111,10 @@ class PackedStep:
         self.stack.keep(lanes)
         self.base_rates, self._rates = self.base_rates[index], None
         self.clips = [(limits[index.to(limits.device)], clip) for limits, clip in self.clips]
+        for lane in set(range(len(self.averages))) - set(lanes):
+            average = self.averages[lane]
+            if isinstance(average, ExponentialAverage):
+                average.weights = [weight.clone() for weight in average.weights]
         self.averages = [self.averages[lane] for lane in lanes]
         if self.decays is not None:
             self.decays = self.decays[index.to(self.decays.device)]

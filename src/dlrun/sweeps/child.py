@@ -101,7 +101,8 @@ class Watcher(Callback):
         value = evaluation.metrics.get(metric.removeprefix(f"{evaluation.split}/"))
         if value is None or not metric.startswith(f"{evaluation.split}/"):
             return
-        watched = self.watched and evaluation.split == "val"
+        # The untrained network says nothing of a point: a pruner would judge the luck of the initial weights.
+        watched = self.watched and evaluation.split == "val" and evaluation.step > 0
         if self.link.evaluated(self.lane, evaluation.step, value, watched):
             trainer.end("pruned")
 
@@ -163,6 +164,7 @@ def run_trials(job: Job, link: Link, chooses: bool = True) -> None:
             trusted=job.trusted,
             callbacks_of=lambda lane: (watchers[lane],),
             ended=link.ended,
+            alive=lambda: link.alive(0, 0, None),
             reporter=Lines(sys.stdout),
             chooses=chooses,
         )

@@ -91,9 +91,14 @@ def held(trial: Trial) -> Iterator[RunDirectory]:
         run.unlock()
 
 
+def has_checkpoint(trial: Trial) -> bool:
+    """Whether a trial was trained for a while: once its data or its disk are back, it can go on."""
+    return any((trial.folder / "checkpoints").glob("step-*"))
+
+
 def about(trial: Trial) -> dict[str, Any]:
     """What a run's record says of its sweep."""
-    return {"sweep": {"name": trial.folder.parent.name, "point": trial.number}}
+    return {"sweep": {"name": trial.folder.parent.name, "point": trial.number, "values": trial.values}}
 
 
 def wait_for(folder: Path) -> None:

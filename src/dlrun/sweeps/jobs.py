@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,11 @@ class Alive:
     step: int
     total: int | None
 
+    @property
+    def trial(self) -> Trial:
+        """Whose it is."""
+        return self.job.trials[self.lane]
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -54,6 +59,11 @@ class Evaluated:
     value: float
     waits: bool
 
+    @property
+    def trial(self) -> Trial:
+        """Whose it is."""
+        return self.job.trials[self.lane]
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -62,6 +72,11 @@ class Ended:
     job: Job
     lane: int
     ending: Ending
+
+    @property
+    def trial(self) -> Trial:
+        """Whose it is."""
+        return self.job.trials[self.lane]
 
 
 @dataclass(frozen=True)
@@ -90,3 +105,8 @@ class Gone:
 
 
 Event = Alive | Evaluated | Ended | Apart | Gone
+
+
+def waiting_of(events: Sequence[Event]) -> list[Evaluated]:
+    """Those that wait for an answer."""
+    return [event for event in events if isinstance(event, Evaluated) and event.waits]

@@ -42,13 +42,11 @@ class Claimed:
         number: of the point.
         point: its values and overrides.
         claims: how often it has been handed out, this time included: more than 1 after a worker died with it.
-        stopped: whether the pruner had already said stop when a worker died with it.
     """
 
     number: int
     point: Point
     claims: int = 1
-    stopped: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from dlrun.sweeps.launchers import Launcher, Workers, make_launcher
+from dlrun.errors import StorageError
+from dlrun.sweeps.launchers import Launcher, Workers, make_launcher, worker_command
 from dlrun.sweeps.nouns import PointResult, Settings, SweepResult, TrialResult
-from dlrun.sweeps.parties import Change, Halt
+from dlrun.sweeps.parties import Change, Halt, Planner
+from dlrun.sweeps.patience import Heart, patiently
 from dlrun.sweeps.pool import Pool, accelerators
+from dlrun.sweeps.results import trial_result
 from dlrun.sweeps.supervisor import Supervisor
-from dlrun.sweeps.sweep import Sweep, finished, sum_up
+from dlrun.sweeps.sweep import Sweep, finished, sum_up, trust_words
 from dlrun.training.signals import StopFlag, watch_signals
 
 GRACE = 60.0  # seconds without a sign of life after which the points of a worker elsewhere are handed out again
-LOOK = 1.0  # seconds between two looks at the study while others work
+LOOK = 1.0  # seconds between two looks at the study
+AWAY = 60.0  # seconds that its database may be away while workers elsewhere go on
 
 
 class Screen(Protocol):
@@ -50,14 +55,14 @@ def elsewhere(settings: Settings) -> bool:
     return settings.launcher in ("slurm", "ray") or settings.storage is not None
 
 
-def launcher_of(settings: Settings) -> Launcher:
+def launcher_of(settings: Settings, trusted: Sequence[str]) -> Launcher:
     """Who starts the workers; raises ConfigError for a wrong key, a missing program or cluster."""
-    if settings.launcher in ("slurm", "ray", "local"):
-        return make_launcher(settings.launcher, settings.options)
-    return make_launcher("local", {})
+    known = settings.launcher in ("slurm", "ray", "local")
+    name, options = (settings.launcher, settings.options) if known else ("local", {})
+    return make_launcher(name, options, lambda folder: [*worker_command(folder), *trust_words(trusted)])
 
 
-def carry_out(sweep: Sweep, root: Path, screen: Screen) -> tuple[SweepResult, int]:
+def carry_out(sweep: Sweep, screen: Screen) -> tuple[SweepResult, int]:
     """Work until every point has ended; what came of it, and 0 or the number of the signal that asked to end.
 
     The caller holds the sweep's lock.
@@ -68,48 +73,65 @@ def carry_out(sweep: Sweep, root: Path, screen: Screen) -> tuple[SweepResult, in
     if elsewhere(sweep.settings):
         signal = _watch(sweep, watcher)
     else:
-        signal = _work(sweep, root, watcher, sweep.settings.workers, None).signal
+        signal = _work(sweep, sweep.planner(), watcher, sweep.settings.workers, None).signal
     watcher.look({}, final=True)
     sum_up(sweep, watcher.result, signal)
     return watcher.result, signal
 
 
-def work(sweep: Sweep, root: Path, grace: float = GRACE) -> int:
+def work(sweep: Sweep, grace: float = GRACE) -> int:
     """One worker of several: it works with one slot until nothing is left; 0, or the number of the signal."""
+    planner = sweep.planner()  # once: it reads the record of every run
     while True:
-        halt = _work(sweep, root, None, 1, grace)
-        if halt.signal or not any(point.state == "running" for point in sweep.search.points()):
+        halt = _work(sweep, planner, None, 1, grace)
+        if halt.signal or not any(point.state == "running" for point in patiently(sweep.search.points)):
             return halt.signal
         time.sleep(LOOK)  # the points of a worker that dies now are handed out again
 
 
-def _work(sweep: Sweep, root: Path, watcher: _Watcher | None, slots: int, grace: float | None) -> Halt:
+def _work(sweep: Sweep, planner: Planner, watcher: _Watcher | None, slots: int, grace: float | None) -> Halt:
     settings = sweep.settings
     # A worker's launcher says how many threads it has; the cores that the machine shows may be another's.
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0) if watcher is None else 0
     pool = Pool(slots, threads=threads or None, devices=accelerators(), hang=settings.hang, timeout=settings.timeout)
-    study = _Asked(sweep)
-    supervisor = Supervisor(study, sweep.planner(root), pool, sweep.rules(grace))
-    if watcher is not None:
-        supervisor.on_change = lambda changes: watcher.heard(changes, supervisor.running)
-    return supervisor.run()
+    with _beating(sweep, grace) as heart:
+        supervisor = Supervisor(_Asked(sweep, heart), planner, pool, sweep.rules(grace))
+        if watcher is not None:
+            supervisor.on_change = lambda changes: watcher.heard(changes, supervisor.running)
+        return supervisor.run()
+
+
+@contextmanager
+def _beating(sweep: Sweep, grace: float | None) -> Iterator[Heart | None]:
+    """A heart for the points of this process, where others would free them without a beat."""
+    if grace is None:
+        yield None
+        return
+    with Heart(sweep.another_search, grace / 4) as heart:
+        yield heart
 
 
 class _Asked:
     """The study as a supervisor knows it: one that can make points by itself."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.search = sweep.search
+    def __init__(self, sweep: Sweep, heart: Heart | None) -> None:
+        self.search, self.heart = sweep.search, heart
         self.make = lambda choose: sweep.composer.point(sweep.space, choose)
-        self.report, self.finish, self.reclaim = self.search.report, self.search.finish, self.search.reclaim
+        self.report_all, self.finish, self.reclaim = sweep.search.report_all, sweep.search.finish, sweep.search.reclaim
 
     def beat(self, numbers: Iterable[int]) -> None:
-        """Say that this process still works on these points."""
+        """Say that this process still works on these points, and no others."""
+        numbers = frozenset(numbers)
+        if self.heart is not None:
+            self.heart.numbers = numbers
         self.search.beat(numbers)
 
     def ask(self) -> Any:
         """The next point, claimed."""
-        return self.search.ask(self.make)
+        claimed = self.search.ask(self.make)
+        if claimed is not None and self.heart is not None:
+            self.heart.numbers |= {claimed.number}
+        return claimed
 
 
 class _Watcher:
@@ -128,20 +150,36 @@ class _Watcher:
         self.screen.update(self.result, running)
 
     def heard(self, changes: Sequence[Change], running: Mapping[tuple[int, int], str]) -> None:
-        """Show what is new."""
-        if changes or time.monotonic() - self._looked > LOOK:
-            self.look(running)
+        """Show what is new; the study is looked at once a second, or for a point that it has only just proposed."""
+        ended = [change for change in changes if change.kind in ("ended", "reused")]
         points = {point.number: point for point in self.result.points}
+        if time.monotonic() - self._looked > LOOK or any(change.number not in points for change in ended):
+            with suppress(StorageError):  # shown a second later, or the supervisor tells of it
+                self.look(running)
+            self._looked = time.monotonic()
+            points = {point.number: point for point in self.result.points}
         for change in changes:
-            if change.kind in ("ended", "reused") and change.seed is not None:
-                point = points[change.number]
-                trial = next(trial for trial in point.trials if trial.seed == change.seed)
-                if change.kind == "reused" and change.ending is not None:  # the study hears of it with the whole point
-                    trial = replace(trial, status=change.ending.status, value=change.ending.value, reused=True)
-                self.screen.ended(point, trial)
+            if change.kind in ("ended", "reused") and change.number in points:
+                self.screen.ended(points[change.number], self._trial(change))
             elif change.kind in ("again", "postponed", "warning", "apart"):
-                where = f"point {change.number}" + ("" if change.seed is None else f" seed {change.seed}")
-                self.screen.warn(f"{where}: {change.text}")
+                self.screen.warn(f"{_where(change)}{change.text}")
+
+    def _trial(self, change: Change) -> TrialResult:
+        """The trial that has ended, from its own record and, where there is none, from what was heard of it."""
+        assert change.ending is not None, "it has ended"
+        assert change.seed is not None
+        assert change.number is not None
+        reused = change.kind == "reused"
+        folder = Path(change.text) if reused else self.sweep.directory.trial(change.number, change.seed)
+        ending, found = change.ending, trial_result(folder, change.seed, self.result.metric)
+        if found.status != ending.status:
+            found = TrialResult(change.seed, ending.status, folder, ending.value, error=ending.error)
+        return replace(found, reused=reused)
+
+
+def _where(change: Change) -> str:
+    point = "" if change.number is None else f"point {change.number}"
+    return " ".join(filter(None, [point, "" if change.seed is None else f"seed {change.seed}"])) + (point and ": ")
 
 
 def _watch(sweep: Sweep, watcher: _Watcher) -> int:
@@ -149,7 +187,7 @@ def _watch(sweep: Sweep, watcher: _Watcher) -> int:
     settings, search = sweep.settings, sweep.search
     with watch_signals() as stop:
         search.reclaim(GRACE)
-        workers = launcher_of(settings).start(sweep.directory.path, settings.workers)
+        workers = launcher_of(settings, sweep.trusted).start(sweep.directory.path, settings.workers)
         watcher.screen.note(f"{settings.workers} workers by launcher={settings.launcher}")
         if settings.storage is None:
             watcher.screen.note(
@@ -159,8 +197,8 @@ def _watch(sweep: Sweep, watcher: _Watcher) -> int:
         told: set[str] = set()
         seen = {key for key, trial in _ended(watcher.result).items() if trial}
         while not stop and not finished(watcher.result):
-            search.reclaim(GRACE)
-            watcher.look(_running(watcher.result))
+            patiently(lambda: search.reclaim(GRACE), AWAY)
+            patiently(lambda: watcher.look(_running(watcher.result)), AWAY)
             for (number, seed), (point, trial) in _ended(watcher.result).items():
                 if (number, seed) not in seen:
                     seen.add((number, seed))
@@ -169,7 +207,7 @@ def _watch(sweep: Sweep, watcher: _Watcher) -> int:
                 if problem not in told:
                     told.add(problem)
                     watcher.screen.warn(problem)
-            if workers.alive() == 0 and not finished(sweep.result()):
+            if workers.alive() == 0 and not finished(patiently(sweep.result, AWAY)):
                 watcher.screen.warn(
                     f"no worker is left and points are waiting; go on with: dlrun sweep --resume {sweep.directory.name}"
                 )

@@ -16,7 +16,6 @@ import torch
 from dlrun.build import Experiment
 from dlrun.loading import Loaded, all_targets
 from dlrun.packing.batches import packed_batches
-from dlrun.packing.gradient import COMPILED_AT
 from dlrun.packing.step import PackedStep
 from dlrun.session import network
 from dlrun.training.average import NoAverage
@@ -85,7 +84,7 @@ def measure(experiments: Sequence[Experiment], loaded: Loaded, steps: int | None
     if steps is None or steps * count * packed < WORTH_COMPILING:
         return Pace(alone, packed)
     step.gradient.compiles = True
-    for _ in range(COMPILED_AT + WARM_UP):
+    while step.gradient.compiles and not step.gradient.programs:  # it waits for a form of batch that comes often
         together()
     compiled = timed(together, experiments[0].device) / count if step.gradient.compiles else None
     return Pace(alone, packed, compiled)

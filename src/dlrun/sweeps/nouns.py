@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SWEEP_FILE = "sweep.json"  # what makes a folder a sweep
-FROZEN = "configs"  # folder of a sweep with the config files as they were when it began
-
 # How a trial ended. Each has exactly one of them; a trial that has none yet is waiting or running.
 DONE = "done"
 PRUNED = "pruned"  # stopped early because others were better at the same step
@@ -134,6 +131,7 @@ class Trial:
         folder: the run's directory, the same whoever runs it and however often it is tried.
         config: the composed configuration as YAML text, the seed included.
         command: the words of ``dlrun train`` that would run it alone.
+        values: those of its point, by axis.
     """
 
     number: int
@@ -141,6 +139,7 @@ class Trial:
     folder: Path
     config: str
     command: tuple[str, ...]
+    values: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dlrun.sweeps.nouns import DIVERGED, DONE, FAILED, PRUNED, Ending
+from dlrun.sweeps.nouns import DONE, FAILED, PRUNED, Ending
 from dlrun.sweeps.parties import Claimed
-
-_WORST_FIRST = (FAILED, DIVERGED, PRUNED, DONE)
+from dlrun.sweeps.results import WORST_FIRST, is_finite
 
 
 @dataclass
@@ -43,9 +41,9 @@ class OpenPoint:
     def ending(self, metric: str) -> Ending:
         """The worst status of its trials, the mean value of those that are done, the first error."""
         endings = list(self.endings.values())
-        status = next(word for word in _WORST_FIRST if any(ending.status == word for ending in endings))
+        status = next(word for word in WORST_FIRST if any(ending.status == word for ending in endings))
         mean = _mean(endings)
-        if status == DONE and any(not _finite(ending.value) for ending in endings):
+        if status == DONE and any(not is_finite(ending.value) for ending in endings):
             return Ending(FAILED, mean, f"the metric {metric} is not in every run of the point, or is not finite")
         if status == PRUNED and mean is None:
             mean = next(ending.value for ending in endings if ending.status == PRUNED)
@@ -53,9 +51,5 @@ class OpenPoint:
 
 
 def _mean(endings: Sequence[Ending]) -> float | None:
-    there = [e.value for e in endings if e.status == DONE and e.value is not None and _finite(e.value)]
+    there = [e.value for e in endings if e.status == DONE and e.value is not None and is_finite(e.value)]
     return statistics.fmean(there) if there else None
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from dlrun.build import check
+from dlrun.build import Experiment, check
 from dlrun.loading import Loaded, load
 from dlrun.packing.flat import Unpackable
 from dlrun.packing.pack import Pack
@@ -16,9 +16,9 @@ from dlrun.run import Outcome, begin_record, describe_experiment, finish, new_ru
 from dlrun.session import Session, open_session, prepare_process, record_start, recorded
 from dlrun.sweeps.child import composed, guarded
 from dlrun.sweeps.endings import about
-from dlrun.sweeps.measuring import measure
+from dlrun.sweeps.measuring import Pace, measure
 from dlrun.sweeps.nouns import Ending, Trial
-from dlrun.training.callbacks import Callback, Reporter
+from dlrun.training.callbacks import Callback, Reporter, Saver
 from dlrun.training.randomness import random_state
 from dlrun.training.signals import StopFlag, watch_signals
 
@@ -30,6 +30,7 @@ def train_pack(
     callbacks_of: Callable[[int], Sequence[Callback]],
     ended: Callable[[int, Ending], None],
     reporter: Reporter,
+    alive: Callable[[], None] = lambda: None,
     chooses: bool = True,
 ) -> None:
     """Train trials that differ in numbers only as one stacked network.
@@ -37,6 +38,7 @@ def train_pack(
     Args:
         callbacks_of: what watches a lane beside the usual callbacks.
         ended: told of each lane as soon as it has ended.
+        alive: called now and then before the lanes' own callbacks are.
         chooses: whether the pack is left where its trials turn out to be faster one by one.
 
     Raises:
@@ -46,30 +48,55 @@ def train_pack(
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compiling processes beside a pack
     with watch_signals() as stop:
         experiments = [check(composed(trial), trusted) for trial in trials]
+        _refuse_unlike(experiments)
         prepare_process(experiments[0])
         loaded = load(experiments[0])
-        pace = measure(experiments, loaded, experiments[0].settings.plan(len(loaded.train), 1).total_steps)
-        reporter.note(f"a pack of {len(trials)} trials; {pace}")
-        if chooses and not pace.pays:
-            raise Unpackable(f"one by one they are faster ({pace})")
+        alive()
+        pace = _measured(experiments, loaded, chooses, reporter)
+        if stop:
+            sys.exit(128 + stop.number)
         starter = _Starter(trusted, loaded, reporter, stop, len(trials))
-        ends, lanes = _Ends(ended), []
+        ends, lanes = _Ends(ended), dict[int, _Lane]()
         for place, trial in enumerate(trials):
             try:
-                lanes.append(starter.begin(place, trial, callbacks_of(place)))
+                lanes[len(lanes)] = starter.begin(place, trial, callbacks_of(place))
             except Exception as error:  # of this trial alone, and in its record
                 ends.tell(place, _raising(error))
 
         def close(number: int, what: str | BaseException) -> None:
-            lane = lanes[number]
+            lane = lanes.pop(number)  # an ended run's memory is given back
             ends.tell(lane.place, lambda: lane.finish(what, reporter, stop))
 
         if lanes:
-            pack = Pack([lane.session.trainer for lane in lanes], [lane.random for lane in lanes], close)
+            begun = list(lanes.values())
+            pack = Pack([lane.session.trainer for lane in begun], [lane.random for lane in begun], close)
+            begun.clear()
             pack.compile(pace.compiles)
             pack.train()
     if ends.interrupted:
         sys.exit(ends.interrupted)
+
+
+def _measured(experiments: Sequence[Experiment], loaded: Loaded, chooses: bool, reporter: Reporter) -> Pace:
+    """How fast they are together; refused where that is slower and somebody minds."""
+    steps = experiments[0].settings.plan(len(loaded.train), 1).total_steps
+    pace = measure(experiments, loaded, steps)
+    reporter.note(f"a pack of {len(experiments)} trials; {pace}")
+    if chooses and not pace.pays:
+        raise Unpackable(f"one by one they are faster ({pace})")
+    return pace
+
+
+def _refuse_unlike(experiments: Sequence[Experiment]) -> None:
+    """Refuse trials whose data, batches or ends are not the same, whatever their configurations looked like."""
+    first = experiments[0]
+    for other in experiments:
+        if (other.node["data"], other.batch_size, other.settings.limit) != (
+            first.node["data"], first.batch_size, first.settings.limit,
+        ):  # fmt: skip
+            raise Unpackable("their data or their batches differ")
+        if other.settings.budget is not None:
+            raise Unpackable("trainer.budget is a time of its own for each trial")
 
 
 @dataclass
@@ -127,6 +154,9 @@ class _Starter:
             loaded = self.loaded.under(experiment.settings.seed)
             session = open_session(experiment, run, self.reporter, self.stop, callbacks=callbacks, loaded=loaded)
             record_start(session)
+            for callback in session.trainer.callbacks:
+                if isinstance(callback, Saver):  # all lanes together may take what one run may
+                    callback.share /= self.count
             return _Lane(place, session, random_state(), held.pop_all())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,8 +31,8 @@ class Study(Protocol):
         """The next point, claimed for this process; None when there is none to be handed out now."""
         ...
 
-    def report(self, number: int, step: int, value: float) -> bool:
-        """Tell a value of a point's first seed; whether the point is to be pruned."""
+    def report_all(self, reports: Mapping[int, tuple[int, float]]) -> set[int]:
+        """Tell values of points' first seeds, as (step, value) by number; which points are to be pruned."""
         ...
 
     def finish(self, number: int, state: str, value: float | None, **attributes: Any) -> bool:
@@ -81,14 +81,14 @@ class Change:
         kind: ``started``, ``again`` (it goes on after its process was killed), ``ended``, ``reused`` (``text`` is the
             equal run), ``postponed`` (another process has it), ``apart`` (a pack whose trials do not train together;
             ``number`` is that of the first), ``warning``, or ``point``: all of a point have ended.
-        number: of the point.
+        number: of the point; None where it is about the whole sweep.
         seed: of the trial; None for a point.
         text: one sentence, or empty.
         ending: of what has ended.
     """
 
     kind: str
-    number: int
+    number: int | None
     seed: int | None = None
     text: str = ""
     ending: Ending | None = None

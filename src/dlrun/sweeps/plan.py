@@ -24,7 +24,6 @@ class Plan:
     """A checked sweep.
 
     Attributes:
-        words: as given.
         space: what is swept.
         settings: how.
         points: all points of a grid in their order; of another search those that were checked.
@@ -34,7 +33,6 @@ class Plan:
         frozen: the folder of the frozen config files, there as long as the plan is open.
     """
 
-    words: tuple[str, ...]
     space: Space
     settings: Settings
     points: tuple[Point, ...]
@@ -88,7 +86,7 @@ def make_plan(
             composer, points, space.seeds, trusted=trusted, metric=settings.metric, progress=progress
         )
         count = len(points) if grid else planned(composer, space, settings)
-        yield Plan(tuple(words), space, settings, tuple(points), count, checked, composer, frozen)
+        yield Plan(space, settings, tuple(points), count, checked, composer, frozen)
 
 
 def _countable(composer: Composer, space: Space) -> bool:

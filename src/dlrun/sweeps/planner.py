@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dlrun.tracking.sweep_directory import SweepDirectory
 
 MOST_LANES = 64
 FEWEST_LANES = 4  # below it a pack is not worth the seconds it takes to measure whether it pays
+FILES, SPARE_FILES = 6, 200  # open files of a lane, and of the process beside
 MEMORY_SHARE = 0.3  # of what is free, for the packs of all workers together
 # Of a lane: weights, gradients, two numbers of the optimizer, a copy of the best network, and what a checkpoint takes.
 COPIES = 8
@@ -77,7 +79,7 @@ class TrialPlanner:
         config = self.composer.config(claimed.point, seed)
         words = ("dlrun", "train", *claimed.point.overrides, f"trainer.seed={seed}", *self.command)
         folder = self.directory.trial(claimed.number, seed)
-        return Trial(claimed.number, seed, folder, OmegaConf.to_yaml(config), words)
+        return Trial(claimed.number, seed, folder, OmegaConf.to_yaml(config), words, dict(claimed.point.values))
 
     def pack(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """The first trial with those of the others that train in one pack with it, or alone."""
@@ -90,6 +92,9 @@ class TrialPlanner:
         experiment = check(_config(first), self.trusted, self._found)
         if any("does not pack" in why for _, _, why in experiment.choices):
             self.why_apart[key] = "its model or algorithm does not pack"
+        elif experiment.settings.budget is not None:
+            self.why_apart[key] = "trainer.budget is a time of its own for each trial"
+        if key in self.why_apart:
             return [first]
         alike = [first, *(trial for trial in others if structure(trial.config) == key)]
         if key not in self._most:
@@ -110,12 +115,14 @@ class TrialPlanner:
         return None if found == trial.folder else found
 
     def _lanes(self) -> int:
-        return max(1, min(self.settings.lanes or MOST_LANES, self.share))
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(self.settings.lanes or MOST_LANES, self.share, (files - SPARE_FILES) // FILES))
 
 
+@functools.lru_cache(4096)
 def structure(config: str) -> str:
     """What two trials must have in common to be worth trying in one pack: everything but numbers."""
-    content: Any = OmegaConf.to_container(OmegaConf.create(config), resolve=False)
+    content: Any = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     return repr(_masked(content, ()))
 
 
@@ -147,12 +154,20 @@ def most_lanes(experiment: Experiment, workers: int) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that a process may still take on a device."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = [line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    free = [int(kilobytes) * 1024 for kilobytes in limits]
+    most, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")  # of a container
+    if most and used and most[0].isdigit():
+        free.append(int(most[0]) - int(used[0]))
+    return max(0, min(free, default=4 * 2**30))
+
+
+def _lines(file: str) -> list[str]:
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not told by this system
-        return 4 * 2**30
+        return Path(file).read_text().splitlines()
+    except OSError:  # not told by this system
+        return []
 
 
 def _config(trial: Trial) -> DictConfig:

@@ -31,6 +31,7 @@ _EVENTS: dict[str, Callable[..., Event]] = {
     "apart": Apart,
 }
 _LOST = 255  # what multiprocessing says when the fork server itself is gone
+_MOMENT = 2.0  # seconds
 
 
 @dataclass(eq=False)
@@ -131,8 +132,8 @@ class Pool:
         return found
 
     def answer(self, job: Job, prune: bool) -> None:
-        """Answer the one `Evaluated` of a job that waits for it."""
-        link = self._find(job).link
+        """Answer the one `Evaluated` of a job that waits for it; nothing happens where it has died meanwhile."""
+        link = next((running.link for running in self._running if running.job is job), None)
         if link is not None:
             with suppress(OSError):  # it died while the study was asked
                 link.send(prune)
@@ -199,13 +200,21 @@ class Pool:
 
 
 def _is_gone(server: int | None) -> bool:
-    """Whether the fork server has ended; of a process that could not even say which one it had, it has."""
-    if server is None:
-        return True
-    try:
-        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # its end was noticed before
-        return True
+    """Whether the fork server has ended; of a process that could not even say which one it had, it has.
+
+    A process that is killed closes its pipes a moment before its end can be seen, so a moment is waited for it.
+    """
+    until = time.monotonic() + _MOMENT
+    while server is not None:
+        try:
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break
+        except ChildProcessError:  # its end was noticed before
+            break
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _kill_group(process: ForkServerProcess) -> None:

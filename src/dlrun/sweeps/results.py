@@ -1,4 +1,4 @@
-"""What came of a sweep: every trial's run directory read, means over seeds, the CSV files, a trial's command line.
+"""What came of a sweep: every trial's run directory read, means over seeds, a trial's command line.
 
 The run directories are the truth. The study only says which points there are and how far each is; a run directory
 that is damaged is one failed trial and never hides the others.
@@ -6,14 +6,11 @@ that is damaged is one failed trial and never hides the others.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +30,6 @@ from dlrun.sweeps.nouns import (
     TrialResult,
 )
 from dlrun.tracking import lock
-from dlrun.tracking.durable import replace as replace_file
 from dlrun.tracking.folders import has_record
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
@@ -43,7 +39,8 @@ WAITING, RUNNING = "waiting", "running"
 OUTPUT = "output.log"  # in a trial's folder: what its process printed
 REUSED = "reused"  # attribute of a point: the folder of the equal finished run by seed, where there was one
 
-_WORST_FIRST = (FAILED, DIVERGED, PRUNED, DONE)
+WORST_FIRST = (FAILED, DIVERGED, PRUNED, DONE)
+GONE = "its run directory is gone, or was gone on with; the sweep's study kept how it ended"
 _OURS = {kind.__name__ for kind in DlrunError.__subclasses__()}
 
 
@@ -63,6 +60,11 @@ class Known(Protocol):
     @property
     def point(self) -> Point:
         """Its values and words."""
+        ...
+
+    @property
+    def value(self) -> float | None:
+        """The mean over its seeds once it is done; the last value where it was pruned."""
         ...
 
     @property
@@ -170,7 +172,7 @@ def best_trial(result: SweepResult) -> tuple[PointResult, TrialResult] | None:
     ranked = result.ranked()
     if not ranked:
         return None
-    done = [trial for trial in ranked[0].trials if trial.status == DONE and _finite(trial.value)]
+    done = [trial for trial in ranked[0].trials if trial.status == DONE and is_finite(trial.value)]
     choose = max if result.higher_is_better else min
     return ranked[0], choose(done, key=lambda trial: trial.value or 0.0)
 
@@ -183,19 +185,6 @@ def command_of(point: Point, seed: int, more: Sequence[str] = ()) -> str:
 def axis_keys(result: SweepResult) -> list[str]:
     """The keys of all axes, in the order of the space."""
     return list(dict.fromkeys(axis.key for axis in result.space.axes))
-
-
-def write_csv(result: SweepResult, folder: Path) -> tuple[Path, Path]:
-    """Write ``points.csv`` (by rank) and ``trials.csv`` into ``folder``; not-a-number is an empty field.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    sweep = SweepDirectory(folder)
-    points, trials = sweep.points_table, sweep.trials_table
-    _write_rows(points, _point_rows(result))
-    _write_rows(trials, _trial_rows(result))
-    return points, trials
 
 
 def _from_record(record: Mapping[str, Any], status: str, folder: Path, seed: int, metric: str) -> TrialResult:
@@ -231,14 +220,17 @@ def _point_result(known: Known, trials: list[TrialResult]) -> PointResult:
     """The point's state and mean; of a point that has ended, seeds that were never run are left out."""
     if known.state == FAILED and all(trial.status not in (FAILED, DIVERGED) for trial in trials):
         why = known.error or "it failed before it could begin"
-        open_or_empty = (i for i, t in enumerate(trials) if t.status not in TERMINAL or not _finite(t.value))
+        open_or_empty = (i for i, t in enumerate(trials) if t.status not in TERMINAL or not is_finite(t.value))
         lost = next(open_or_empty, 0)
         trials[lost] = replace(trials[lost], status=FAILED, error=why)
-    if known.state in (FAILED, DIVERGED, PRUNED):
-        trials = [trial for trial in trials if trial.status in TERMINAL] or trials
+    if known.state == DONE:
+        trials = _with_lost(known, trials)
+    elif known.state in TERMINAL:
+        there = [trial for trial in trials if trial.status in TERMINAL]
+        trials = there or [replace(trials[0], status=known.state, value=known.value, error=GONE)]
     states = {trial.status for trial in trials}
     if states <= set(TERMINAL):
-        state = next((word for word in _WORST_FIRST if word in states), known.state)
+        state = next((word for word in WORST_FIRST if word in states), known.state)
     else:
         state = RUNNING if RUNNING in states or known.state == RUNNING else WAITING
     values = [float(t.value) for t in trials if t.status == DONE and t.value is not None and math.isfinite(t.value)]
@@ -247,51 +239,20 @@ def _point_result(known: Known, trials: list[TrialResult]) -> PointResult:
     return PointResult(known.number, known.point, state, tuple(trials), mean, error)
 
 
-def _point_rows(result: SweepResult) -> Iterator[list[Any]]:
-    keys = axis_keys(result)
-    yield ["rank", "number", *keys, "mean", "standard_error", "n", "state", "seconds"]
-    ranked = result.ranked()
-    there = {point.number for point in ranked}
-    for rank, point in enumerate([*ranked, *(p for p in result.points if p.number not in there)], 1):
-        done = sum(trial.status == DONE and _finite(trial.value) for trial in point.trials)
-        seconds = [trial.seconds for trial in point.trials if trial.seconds is not None]
-        values = [point.point.values.get(key) for key in keys]
-        place = rank if point.number in there else None
-        spent = sum(seconds) if seconds else None
-        yield [place, point.number, *values, point.mean, point.error, done, point.state, spent]
-
-
-def _trial_rows(result: SweepResult) -> Iterator[list[Any]]:
-    keys = axis_keys(result)
-    trials = [(point, trial) for point in result.points for trial in point.trials]
-    metrics = list(dict.fromkeys(name for _, trial in trials for name in trial.metrics))
-    yield ["number", "seed", *keys, "status", "value", *metrics, "seconds", "steps", "folder", "error"]
-    for point, trial in trials:
-        yield [
-            point.number,
-            trial.seed,
-            *(point.point.values.get(key) for key in keys),
-            trial.status,
-            trial.value,
-            *(trial.metrics.get(name) for name in metrics),
-            trial.seconds,
-            trial.steps,
-            Path(os.path.relpath(trial.folder, result.folder)).as_posix(),
-            trial.error,
-        ]
-
-
-def _write_rows(path: Path, rows: Iterator[list[Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(None if isinstance(cell, float) and math.isnan(cell) else cell for cell in row)
-    replace_file(path, [text.getvalue().encode(errors="backslashreplace")])
+def _with_lost(known: Known, trials: list[TrialResult]) -> list[TrialResult]:
+    """The trials of a point that is done: those whose runs were deleted since share what is left of the mean."""
+    lost = [trial for trial in trials if trial.status not in TERMINAL]
+    share = None
+    if lost and known.value is not None:
+        rest = sum(trial.value for trial in trials if trial not in lost and trial.value is not None)
+        share = (known.value * len(trials) - rest) / len(lost)
+    return [replace(t, status=DONE, value=share, error=GONE) if t in lost else t for t in trials]
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _finite(value: float | None) -> bool:
+def is_finite(value: float | None) -> bool:
+    """Whether there is a value that can be ranked."""
     return value is not None and math.isfinite(value)

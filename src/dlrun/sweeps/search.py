@@ -31,6 +31,7 @@ from dlrun.sweeps import known, nouns, sampling, storage, tables
 from dlrun.sweeps.known import Claimed, Known
 from dlrun.sweeps.nouns import Axis, Point, Settings, Space
 from dlrun.sweeps.tables import Change
+from dlrun.sweeps.view import View
 
 Make = Callable[[Callable[[Axis], str]], Point]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -59,7 +60,7 @@ class Search:
         self._cache = get_storage(database)
         self._study_id = database.get_study_id_from_name(name)
         self._direction = database.get_study_directions(self._study_id)[0]
-        self._ended: dict[int, FrozenTrial] = {}
+        self._view = View(database, self._study_id)
 
     @classmethod
     def create(cls, url: str, name: str, settings: Settings, space: Space, higher_is_better: bool) -> Search:
@@ -132,30 +133,26 @@ class Search:
                     self._change(found, Change(TrialState.WAITING))
                     raise
                 if point is not None:
-                    return Claimed(trial.number, point, trial.user_attrs[known.CLAIMS], known.STOP in trial.user_attrs)
-                empty = [t._trial_id for t in self._trials(None) if known.POINT not in t.user_attrs]
+                    return Claimed(trial.number, point, trial.user_attrs[known.CLAIMS])
+                empty = [t._trial_id for t in self._view.trials() if known.POINT not in t.user_attrs]
                 surplus = Change(TrialState.WAITING, attributes={known.SURPLUS: True})
                 tables.change_trials(self._database, dict.fromkeys(empty, surplus))
         return None
 
-    def report(self, number: int, step: int, value: float) -> bool:
-        """Tell the value of an evaluation of the point's first seed; true when the pruner says stop.
-
-        The pruner sees evaluations counted 1, 2, 3, ..., not optimizer ``step``s, which differ with the batch size. A
-        step that was told before a resume is not told again, and a point that was to stop stays so. NaN is the worst.
-        Where there is no pruner nothing is kept: the curve is in the run's history.
-        """
-        return number in self.report_all({number: (step, value)})
-
     @_told
     def report_all(self, reports: Mapping[int, tuple[int, float]]) -> set[int]:
-        """The same for several points at once, as (step, value) by number; returns those that are to stop.
+        """Tell evaluations of points' first seeds, as (step, value) by number; returns the points that are to stop.
 
-        One reading and one transaction for all, so that a pack of 64 lanes does not wait 64 times.
+        The pruner sees evaluations counted 1, 2, 3, ..., not optimizer steps, which differ with the batch size. A step
+        that was told before a resume is not told again, and a point that was to stop stays so. NaN is the worst. One
+        reading and one transaction serve all. Where there is no pruner nothing is kept: the curve is in the run's
+        history.
         """
         if self._settings.pruner == "none":
             return set()
-        trials, stops, changes = self._begun(), set(), {}
+        # A pruner need not see those that wait.
+        trials = [trial for trial in self._view.trials() if trial.state != TrialState.WAITING]
+        stops, changes = set(), {}
         snapshot = sampling.Snapshot(trials, self._direction)
         pruner = sampling.make_pruner(self._settings.pruner)
         for trial in trials:
@@ -213,7 +210,7 @@ class Search:
         Time is the database's own, in whole seconds.
         """
         with self._turn():
-            running = {t._trial_id: t.number for t in self._trials((TrialState.RUNNING,))}
+            running = {t._trial_id: t.number for t in self._in_state(TrialState.RUNNING)}
             if grace is not None:
                 self._database.grace_period = max(1, math.ceil(grace))
                 running = {i: running[i] for i in self._database._get_stale_trial_ids(self._study_id) if i in running}
@@ -224,17 +221,22 @@ class Search:
     @_told
     def points(self) -> list[Known]:
         """All points that have values, in the order of their numbers; the slots of a sampler's next ones are not."""
-        return [point for trial in self._trials(None) if (point := known.known_of(trial)) is not None]
+        return self._view.standing()[0]
 
     @_told
     def planned(self) -> int:
         """How many points the sweep has in all, those included that are still to be proposed."""
-        return sum(not trial.user_attrs.get(known.SURPLUS) for trial in self._trials(None))
+        return self._view.standing()[1]
+
+    @_told
+    def standing(self) -> tuple[list[Known], int]:
+        """`points` and `planned` of one reading."""
+        return self._view.standing()
 
     @_told
     def importances(self) -> dict[str, float]:
         """How much of the value's variance each axis explains; see `dlrun.sweeps.sampling.importances`."""
-        return sampling.importances(self._trials((TrialState.COMPLETE,)), self._settings.seed)
+        return sampling.importances(self._in_state(TrialState.COMPLETE), self._settings.seed)
 
     def _turn(self) -> AbstractContextManager[None]:
         return storage.turn(self._database, self._url, self._study_id)
@@ -242,16 +244,8 @@ class Search:
     def _change(self, trial_id: int, change: Change) -> None:
         tables.change_trials(self._database, {trial_id: change})
 
-    def _begun(self) -> list[FrozenTrial]:
-        """All trials but the waiting ones, which a pruner need not read; those that have ended are read once."""
-        for trial_id in tables.finished_ids(self._database, self._study_id):
-            if trial_id not in self._ended:
-                self._ended[trial_id] = self._database.get_trial(trial_id)
-        running = self._database.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        return sorted([*self._ended.values(), *running], key=lambda trial: trial.number)
-
-    def _trials(self, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
-        return self._cache.get_all_trials(self._study_id, deepcopy=False, states=states)
+    def _in_state(self, state: TrialState) -> list[FrozenTrial]:
+        return [trial for trial in self._view.trials() if trial.state == state]
 
     def _open(self, number: int) -> FrozenTrial | None:
         """The trial of a point that this process may finish: its own, or one that nobody has."""
@@ -268,7 +262,7 @@ class Search:
         """Fill a claimed slot with a point that was not proposed before; None when the space has no other."""
         if make is None:
             raise ConfigError(f"sweep={self._settings.sampler} proposes points, so it must be told how to make one")
-        taken = {point.overrides for t in self._trials(None) if (point := known.point_of(t)) is not None}
+        taken = {one.point.overrides for one in self._view.standing()[0]}
         names = [self._settings.sampler] * _TRIES + ["untried"] * self._space.finite
         for attempt, name in enumerate(names):
             seed = sampling.seed_of(self._settings.seed, trial.number, attempt)

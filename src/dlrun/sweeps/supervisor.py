@@ -8,49 +8,25 @@ killed goes on as if nothing had happened: a trial with a terminal record is nev
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrun.errors import DlrunError, LockedError
-from dlrun.sweeps.child import run_trials
-from dlrun.sweeps.endings import count_kill, ending_of, settle
-from dlrun.sweeps.jobs import Alive, Apart, Ended, Evaluated, Event, Gone, Job, Work
+from dlrun.errors import DataError, DlrunError, LockedError, StorageError
+from dlrun.sweeps.endings import count_kill, ending_of, has_checkpoint, settle
+from dlrun.sweeps.jobs import Alive, Apart, Ended, Evaluated, Event, Gone, Job, waiting_of
 from dlrun.sweeps.nouns import FAILED, Ending, Trial
 from dlrun.sweeps.open_point import OpenPoint
 from dlrun.sweeps.parties import Change, Halt, Planner, Study
+from dlrun.sweeps.patience import patiently
 from dlrun.sweeps.pool import Pool
+from dlrun.sweeps.rules import Rules
+from dlrun.sweeps.waiting import Waiting
 from dlrun.tracking.folders import has_record
 from dlrun.training.signals import StopFlag, watch_signals
 
 TICK = 0.25  # seconds that the loop waits for events: the table's clock goes on, and a signal is seen
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a supervisor goes about it.
-
-    Attributes:
-        seeds: every point is run under each of them.
-        metric: such as ``val/accuracy``, or ``auto``.
-        pruning: whether the first seed of a point is watched by a pruner. The other seeds are then run only when the
-            first is done.
-        retries: how often a trial that was killed from outside goes on from its checkpoint.
-        trusted: packages whose classes a configuration may name.
-        grace: seconds without a beat after which another process's points are freed. None where no other process
-            works on the study: then all points that nobody holds any longer are freed at the start.
-        work: what a process does with its job.
-    """
-
-    seeds: tuple[int, ...]
-    metric: str = "auto"
-    pruning: bool = False
-    retries: int = 1
-    trusted: tuple[str, ...] = ()
-    grace: float | None = None
-    work: Work = run_trials
+SAVING = 60.0  # seconds that trials have to save what they have, when the sweep itself cannot go on
 
 
 class Supervisor:
@@ -75,35 +51,56 @@ class Supervisor:
         self.study, self.planner, self.pool, self.rules, self.on_change = study, planner, pool, rules, on_change
         self.running: dict[tuple[int, int], str] = {}
         self._points: dict[int, OpenPoint] = {}
-        self._queue: deque[Trial] = deque()
-        self._alone: set[Path] = set()  # trials that no pack may take: begun before, or their pack broke
-        self._said: set[Path] = set()  # trials whose ending is known
+        self._waiting = Waiting(planner)
+        self._jobs: dict[Path, Job] = {}  # the job of each trial that has not said how it ended
         self._postponed: list[int] = []
         self._changes: list[Change] = []
         self._exhausted = False
         self._beaten = 0.0
+        self._away = False  # whether the study did not take the last signs of life
+        self._interrupted = False
         self._stop = StopFlag()
 
     def run(self) -> Halt:
-        """Work until nothing is left or a signal asks to end; then every trial that runs is saved and can go on."""
-        asked = False
+        """Work until nothing is left or a signal asks to end; then every trial that runs is saved and can go on.
+
+        Raises:
+            DlrunError: the study stays away, or no process can be started; what ran is saved then, too.
+        """
         with watch_signals() as self._stop:
             try:
                 self.study.reclaim(self.rules.grace)
                 while True:
-                    if self._stop and not asked:
-                        self.pool.interrupt()
-                        asked = True
+                    if self._stop:
+                        self._interrupt()
                     moved = not self._stop and self._advance()
                     if not moved and not self.pool.jobs:
                         return Halt(self._stop.number, tuple(self._postponed))
-                    for event in self.pool.events(0 if moved else TICK):
+                    events = self.pool.events(0 if moved else TICK)
+                    self._answer(waiting_of(events))
+                    for event in events:
                         self._handle(event)
                     self._beat()
                     self._tell()
+            except DlrunError:
+                self._save()
+                raise
             finally:
                 self.pool.close()
                 self._tell()
+
+    def _interrupt(self) -> None:
+        """Ask every trial to save and end; once, since a second time would end it at once."""
+        if not self._interrupted:
+            self._interrupted = True
+            self.pool.interrupt()
+
+    def _save(self) -> None:
+        """Let every trial save what it has; how it stands is in its record, for the one who goes on with the sweep."""
+        self._interrupt()
+        until = time.monotonic() + SAVING
+        while self.pool.jobs and time.monotonic() < until:
+            self._reply(waiting_of(self.pool.events(TICK)), ())
 
     def _tell(self) -> None:
         changes, self._changes = self._changes, []
@@ -113,14 +110,14 @@ class Supervisor:
         """One step towards a busy pool: claim a point, or start a job; False when there is none to take."""
         if not self.pool.free:
             return False
-        if len(self._queue) < self.planner.ahead and not self._exhausted:
-            claimed = self.study.ask()
+        if len(self._waiting) < self.planner.ahead and not self._exhausted:
+            claimed = patiently(self.study.ask)
             self._exhausted = claimed is None
             if claimed is not None:
                 point = self._points[claimed.number] = OpenPoint(claimed, list(self.rules.seeds))
                 self._proceed(point)
             return True
-        if self._queue:
+        if self._waiting:
             self._start()
             return True
         return False
@@ -132,10 +129,9 @@ class Supervisor:
         if point.begun:
             return
         number, ending = point.claimed.number, point.ending(self.rules.metric)
-        more: dict[str, Any] = {"error": ending.error} if ending.error else {}
-        if point.reused:
-            more["reused"] = point.reused
-        self.study.finish(number, ending.status, ending.value, **more)
+        more: dict[str, Any] = {"error": ending.error, "reused": point.reused}
+        more = {key: what for key, what in more.items() if what}
+        patiently(lambda: self.study.finish(number, ending.status, ending.value, **more))
         del self._points[number]
         self._changes.append(Change("point", number, ending=ending))
 
@@ -149,6 +145,7 @@ class Supervisor:
             point.endings[seed] = ending
             self._changes.append(Change("ended", number, seed, ending=ending))
             return
+        self._postponed = [other for other in self._postponed if other != number]  # it is this one's again
         known, begun = ending_of(trial.folder, self.rules.metric), has_record(trial.folder)
         if known is not None:
             point.endings[seed] = known
@@ -160,8 +157,8 @@ class Supervisor:
         else:
             point.begun.add(seed)
             if begun:
-                self._alone.add(trial.folder)
-            self._queue.append(trial)
+                self._waiting.part([trial])
+            self._waiting.add(trial)
 
     def _equal(self, trial: Trial) -> Path | None:
         try:
@@ -171,55 +168,55 @@ class Supervisor:
 
     def _start(self) -> None:
         """Start the trial that has waited longest, with those that can train in one pack with it."""
-        trials, rules = self._together(), self.rules
+        trials, rules = self._waiting.take(), self.rules
         watched = tuple(rules.pruning and trial.seed == rules.seeds[0] for trial in trials)
-        self.pool.start(Job(trials, rules.work, watched, rules.metric, rules.trusted))
+        job = Job(trials, rules.work, watched, rules.metric, rules.trusted)
+        self.pool.start(job)
         others = f"in a pack of {len(trials)}" if len(trials) > 1 else ""
         for trial in trials:
-            self._queue.remove(trial)
+            self._jobs[trial.folder] = job
             self.running[trial.number, trial.seed] = "starting"
             self._changes.append(Change("started", trial.number, trial.seed, others))
 
-    def _together(self) -> tuple[Trial, ...]:
-        first = self._queue[0]
-        others = [trial for trial in self._queue if trial.folder not in self._alone]
-        if first.folder in self._alone or len(others) < 2:
-            return (first,)
+    def _answer(self, asked: Sequence[Evaluated]) -> None:
+        """Tell the study all values of a turn in one go, and each trial whether it goes on."""
+        reports = {event.trial.number: (event.step, event.value) for event in asked}
+        stops: set[int] = set()
         try:
-            return tuple(self.planner.pack(others))
-        except DlrunError:  # the same
-            return (first,)
+            stops = patiently(lambda: self.study.report_all(reports)) if reports else stops
+        finally:  # without an answer a trial could not even save
+            self._reply(asked, stops)
+
+    def _reply(self, asked: Sequence[Evaluated], stops: Container[int]) -> None:
+        for event in asked:
+            if event.job in self.pool.jobs:  # else its process died while it waited
+                self.pool.answer(event.job, event.trial.number in stops)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Gone):
             self._gone(event)
-            return
-        if isinstance(event, Apart):
+        elif isinstance(event, Apart):
             self._part(event)
-            return
-        trial = event.job.trials[event.lane]
-        if isinstance(event, Ended):
-            self._end(trial, event.ending)
+        elif isinstance(event, Ended):
+            self._end(event.trial, event.ending)
         elif isinstance(event, Alive):
             of = f"/{event.total:,}" if event.total else ""
-            self.running[trial.number, trial.seed] = f"step {event.step:,}{of}"
-        elif isinstance(event, Evaluated):
-            self.running[trial.number, trial.seed] = f"step {event.step:,}, {event.value:.6g}"
-            if event.waits:
-                self.pool.answer(event.job, self.study.report(trial.number, event.step, event.value))
+            self.running[event.trial.number, event.trial.seed] = f"step {event.step:,}{of}"
+        else:
+            self.running[event.trial.number, event.trial.seed] = f"step {event.step:,}, {event.value:.6g}"
 
     def _part(self, event: Apart) -> None:
         """A pack was none: its trials are to run each for itself, and the planner shall know."""
         self.planner.apart(event.job.trials, event.reason)
-        self._alone |= {trial.folder for trial in event.job.trials}
+        self._waiting.part(event.job.trials)
         self._changes.append(Change("apart", event.job.trials[0].number, text=event.reason))
 
     def _gone(self, event: Gone) -> None:
         """The end of a process: what its trials did not say themselves is decided here."""
         for trial in reversed(event.job.trials):  # each to the front of the queue
-            self.running.pop((trial.number, trial.seed), None)
-            if trial.folder in self._said:
+            if self._jobs.get(trial.folder) is not event.job:  # how it ended is known
                 continue
+            self.running.pop((trial.number, trial.seed), None)
             if ending_of(trial.folder, self.rules.metric) is not None:  # its last word was written, not sent
                 self._end(trial, Ending(FAILED, error=event.reason, exit_code=event.exit_code))
             elif self._stop:
@@ -242,13 +239,13 @@ class Supervisor:
         return kills <= self.rules.retries
 
     def _again(self, trial: Trial, why: str) -> None:
-        self._alone.add(trial.folder)
-        self._queue.appendleft(trial)
+        self._waiting.part([trial])
+        self._waiting.add_first(trial)
         self._changes.append(Change("again", trial.number, trial.seed, why))
 
     def _again_alone(self, trial: Trial, reason: str) -> None:
-        if trial.folder in self._alone:  # they were told to part
-            self._queue.appendleft(trial)
+        if self._waiting.is_alone(trial):  # they were told to part
+            self._waiting.add_first(trial)
         else:
             self._again(trial, f"its pack broke ({reason}): it is run alone")
 
@@ -257,7 +254,8 @@ class Supervisor:
         metric = self.rules.metric
         known = ending_of(trial.folder, metric)
         if known is None:
-            if ending.exit_code == LockedError.exit_code:
+            mendable = ending.exit_code in (DataError.exit_code, StorageError.exit_code) and has_checkpoint(trial)
+            if mendable or ending.exit_code == LockedError.exit_code:
                 self._postpone(trial, ending.error)
                 return
             try:
@@ -268,7 +266,7 @@ class Supervisor:
                 return
             except DlrunError as error:  # the study keeps what the disk does not take
                 self._changes.append(Change("warning", trial.number, trial.seed, str(error)))
-        self._said.add(trial.folder)
+        self._jobs.pop(trial.folder, None)
         self.running.pop((trial.number, trial.seed), None)
         point = self._points[trial.number]
         point.begun.discard(trial.seed)
@@ -278,8 +276,9 @@ class Supervisor:
 
     def _postpone(self, trial: Trial, why: str) -> None:
         """Leave a point as it is: another process works on a trial of it, and will say how it ends."""
-        self._said.add(trial.folder)
-        self._queue = deque(waiting for waiting in self._queue if waiting.number != trial.number)
+        self._jobs.pop(trial.folder, None)
+        self.running.pop((trial.number, trial.seed), None)
+        self._waiting.drop(trial.number)
         if trial.number not in self._postponed:
             self._postponed.append(trial.number)
         self._changes.append(Change("postponed", trial.number, trial.seed, why))
@@ -289,7 +288,13 @@ class Supervisor:
         grace = self.rules.grace
         if grace is None or time.monotonic() < self._beaten:
             return
-        self._beaten = time.monotonic() + grace / 4
-        self.study.beat([number for number in self._points if number not in self._postponed])
-        self.study.reclaim(grace)
+        try:
+            self.study.beat([number for number in self._points if number not in self._postponed])
+            self.study.reclaim(grace)
+        except StorageError as error:
+            if not self._away:
+                self._changes.append(Change("warning", None, text=f"{error}; it is tried again"))
+            self._away = True
+            return  # the next turn tries again
+        self._away, self._beaten = False, time.monotonic() + grace / 4
         self._exhausted = False  # another process may have freed points too

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -58,6 +58,32 @@ def add_trials(storage: RDBStorage, study_id: int, rows: Sequence[tuple[Params, 
                 text = json.dumps(content)
                 session.add(models.TrialUserAttributeModel(trial_id=trial.trial_id, key=key, value_json=text))
     return len(rows[there:])
+
+
+class Mark(NamedTuple):
+    """What tells whether a trial can have changed: outside of a run it changes only by being claimed, or by a note.
+
+    Attributes:
+        state: of the trial.
+        claimed: when it was handed out last.
+        noted: whether it has the user attribute that was asked for.
+    """
+
+    state: TrialState
+    claimed: datetime | None
+    noted: bool
+
+
+def marks(storage: RDBStorage, study_id: int, key: str) -> dict[int, Mark]:
+    """A mark for every trial of a study, by id in the order of the numbers; ``key`` is a user attribute."""
+    trial, note = models.TrialModel, models.TrialUserAttributeModel
+    claimed = trial.__table__.c.datetime_start  # the column itself: the model's attribute has had several names
+    columns = (trial.trial_id, trial.state, claimed, note.key)
+    noted = (note.trial_id == trial.trial_id) & (note.key == key)
+    found = sqlalchemy.select(*columns).join(note, noted, isouter=True).where(trial.study_id == study_id)
+    with storage.engine.connect() as connection:
+        rows = connection.execute(found.order_by(trial.number)).all()
+    return {row[0]: Mark(row[1], row[2], row[3] is not None) for row in rows}
 
 
 @dataclass(frozen=True)
@@ -111,14 +137,6 @@ def _enter(session: Any, trial: Any, state: TrialState) -> None:
         session.add(signs)
     elif state.is_finished():
         trial.datetime_complete = datetime.now()
-
-
-def finished_ids(storage: RDBStorage, study_id: int) -> list[int]:
-    """Ids of the trials that have ended."""
-    trial, ended = models.TrialModel, [state for state in TrialState if state.is_finished()]
-    with storage.engine.connect() as connection:
-        found = sqlalchemy.select(trial.trial_id).where(trial.study_id == study_id, trial.state.in_(ended))
-        return list(connection.scalars(found))
 
 
 def beat(storage: RDBStorage, study_id: int, numbers: Sequence[int], owner: tuple[str, str]) -> set[int]:

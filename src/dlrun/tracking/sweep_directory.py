@@ -14,6 +14,7 @@ import difflib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -84,8 +85,8 @@ class SweepDirectory:
         wanted = text.strip("/")
         found = [path for path in paths if wanted and wanted in f"{path.parent.name}/{path.name}"]
         exact = [path for path in found if wanted in (path.name, f"{path.parent.name}/{path.name}")]
-        if text == "last":
-            return cls.open(paths[-1])
+        if text == "last":  # one without its file is only just being made, or its maker was killed
+            return cls.open(([path for path in paths if (path / SWEEP_FILE).is_file()] or paths)[-1])
         if len(found) == 1 or len(exact) == 1:
             return cls.open((exact or found)[0])
         if found:
@@ -254,19 +255,25 @@ def _points_done(trials: Sequence[dict[str, Any]], sweep: Mapping[str, Any]) -> 
 
 
 def _best(trials: Sequence[dict[str, Any]], sweep: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The best mean of the sweep's metric over the finished seeds of a point."""
+    """The best mean of the sweep's metric over the finished seeds of a point.
+
+    As `SweepResult.ranked` has it: a point that lacks a seed comes after all that lack none.
+    """
     metric, values = str(sweep.get("metric")), defaultdict(list)
+    seeds = len(sweep["seeds"]) if isinstance(sweep.get("seeds"), list) else 1
+    lacking = {trial["sweep"]["point"] for trial in trials if trial.get("status") != "done"}
     for trial in trials:
         best, metrics = trial.get("best"), trial.get("metrics")
         value = metrics.get(metric) if isinstance(metrics, dict) else None
         if isinstance(best, dict) and best.get("metric") == metric:
             value = best.get("value", value)
-        if trial.get("status") == "done" and isinstance(value, int | float) and value == value:
+        if trial.get("status") == "done" and isinstance(value, int | float) and isfinite(value):
             values[trial["sweep"]["point"]].append(value)
     if not values:
         return None
-    choose = max if sweep.get("higher_is_better") else min
-    return {"metric": metric, "value": choose(map(fmean, values.values()))}
+    sign = -1.0 if sweep.get("higher_is_better") else 1.0
+    best = min(values, key=lambda point: (point in lacking or len(values[point]) < seeds, sign * fmean(values[point])))
+    return {"metric": metric, "value": fmean(values[best])}
 
 
 def _joined(trials: Sequence[dict[str, Any]], key: str) -> str:

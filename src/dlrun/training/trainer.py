@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from dlrun.training.precision import Precision
 from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.signals import StopFlag
 from dlrun.training.window import REMEDY, Window
+
+T = TypeVar("T")
 
 
 class Trainer:
@@ -84,9 +86,12 @@ class Trainer:
 
     def fit(self) -> str:
         """Train from where the run stands; returns why it ended: finished, budget, early stop, pruned, interrupted."""
-        reason = self.begin()
+        return self.guarded(lambda: self.finish(self.begin() or self._train()))
+
+    def guarded(self, work: Callable[[], T]) -> T:
+        """Do a part of the training; where it fails for weights that are NaN, DivergedError says so."""
         try:
-            return self.finish(reason or self._train())
+            return work()
         except RuntimeError:
             self.check_finite()  # sampling from NaN fails before any row is read: the weights say why
             raise
@@ -151,7 +156,7 @@ class Trainer:
         """Read the window from the device, once, and hand the row to the callbacks."""
         means = self.window.means(self.step, self.updater.scaled)
         now = time.perf_counter()
-        seen = self._examples(self.step) - self._examples(max(self.step - len(self.window), self._step_before))
+        seen = self.train.seen(self.step) - self.train.seen(max(self.step - len(self.window), self._step_before))
         row = means | {
             "rate": self.updater.rate,
             "gradient_norm": float(self.updater.gradient_norm()),
@@ -184,8 +189,8 @@ class Trainer:
         except EvaluationStopped:
             self.evaluated_at = -1  # owed: the resumed run begins with it
             return "interrupted"
-        naive = {f"baseline/{name}": value for name, value in evaluation.baseline.items()}
-        self.latest = self.latest | {f"val/{name}": value for name, value in evaluation.metrics.items()} | naive
+        found = {"val": evaluation.metrics, "baseline": evaluation.baseline}
+        self.latest = self.latest | {f"{part}/{name}": v for part, of in found.items() for name, v in of.items()}
         self._tell("on_evaluation", evaluation)
         self._window_started += time.perf_counter() - started  # the rate of training is not that of evaluating
         return None
@@ -211,8 +216,8 @@ class Trainer:
     def check_finite(self) -> None:
         """Raise DivergedError when a loss since the last row, or a weight, is NaN or infinite."""
         self.window.check(self.step, self.updater.scaled)
-        norms = torch._foreach_norm([p.detach() for p in self.updater.parameters])
-        if not bool(torch.stack(norms).isfinite().all()):
+        weights = [p.detach() for p in self.updater.parameters]
+        if not bool(torch.stack(torch._foreach_norm(weights)).isfinite().all()):
             names = ", ".join([n for n, p in self.model.named_parameters() if not bool(p.isfinite().all())][:3])
             raise DivergedError(f"the weights {names} became NaN or infinite by step {self.step}; {REMEDY}")
 
@@ -233,15 +238,9 @@ class Trainer:
             return "budget"
         return None
 
-    def _examples(self, step: int) -> int:
-        epochs, batches = divmod(step, len(self.train))
-        return epochs * self.train.size + min(batches * self.train.batch_size, self.train.size)
-
     def _total(self) -> int:
         """All steps of the run; under a budget alone, as many as the time used so far lets expect."""
-        if self.plan.total_steps is not None:
-            return self.plan.total_steps
-        return max(self.step + 1, int(self.step / max(self.share(), 1e-6)))
+        return self.plan.total_steps or max(self.step + 1, int(self.step / max(self.share(), 1e-6)))
 
     @property
     def epoch(self) -> float:
