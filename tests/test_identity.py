@@ -66,7 +66,7 @@ def test_the_checkpoints_of_the_run_that_this_one_starts_from_count(tmp_path: Pa
 @pytest.fixture
 def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module of the user's, which imports another beside it."""
-    (tmp_path / "mynet.py").write_text(
+    (tmp_path / "net_for_its_identity.py").write_text(
         "import mylayers\n\nclass Net(mylayers.Base):\n"
         "    def __init__(self, in_features: int, out_features: int) -> None:\n"
         "        super().__init__(in_features, out_features)\n"
@@ -87,13 +87,13 @@ def test_trusted_code_counts_where_it_is_used(own_code: Path, monkeypatch: pytes
         return "dlrun's" if package == "dlrun" else source_digest.__wrapped__(package, **how)
 
     monkeypatch.setattr("dlrun.identity.source_digest", digest_now)
-    word = "model._target_=mynet.Net"
-    used = experiment_key(experiment(word, trusted=("mynet",)))
-    unused = experiment_key(experiment(trusted=("mynet",)))
+    word = "model._target_=net_for_its_identity.Net"
+    used = experiment_key(experiment(word, trusted=("net_for_its_identity",)))
+    unused = experiment_key(experiment(trusted=("net_for_its_identity",)))
     assert unused == experiment_key(experiment())
     (own_code / "mylayers.py").write_text((own_code / "mylayers.py").read_text() + "# edited\n")
-    assert experiment_key(experiment(word, trusted=("mynet",))) != used
-    assert experiment_key(experiment(trusted=("mynet",))) == unused
+    assert experiment_key(experiment(word, trusted=("net_for_its_identity",))) != used
+    assert experiment_key(experiment(trusted=("net_for_its_identity",))) == unused
 
 
 def test_the_identity_of_a_run_is_as_written() -> None:
