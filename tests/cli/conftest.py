@@ -32,9 +32,11 @@ def fakes(fakes_module, monkeypatch):
 
 
 @pytest.fixture
-def dlrun(fakes, capsys):
-    """Call ``dlrun WORDS``; gives the exit code, standard output and standard error."""
+def dlrun(fakes, capsys, tmp_path, monkeypatch):
+    """Call ``dlrun WORDS`` in a folder without runs; gives the exit code, standard output and standard error."""
     from dlrun.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
 
     def call(*words):
         code = main(list(words))
