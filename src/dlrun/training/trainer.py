@@ -27,8 +27,8 @@ from dlrun.training.callbacks import Callback
 from dlrun.training.evaluation import EvaluationStopped, Viewed, as_it_is, evaluate
 from dlrun.training.plan import Plan
 from dlrun.training.precision import Precision
-from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.signals import StopFlag
+from dlrun.training.state import restore, state_of
 from dlrun.training.window import REMEDY, Window
 
 T = TypeVar("T")
@@ -263,37 +263,9 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on."""
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "updater": self.updater.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state_dict(),
-            "random": random_state(),
-            "window": self.window.logs,
-            "latest": self.latest,
-            "evaluated_at": self.evaluated_at,
-            "logged_at": self.logged_at,
-            "evaluations_without_progress": self.evaluations_without_progress,
-            "best": None if self.best is None else self.best.summary(),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any], best: dict[str, Any] | None) -> None:
         """The inverse of ``state_dict``; ``best`` is the best checkpoint's state, where there is one."""
-        self.model.load_state_dict(state["model"])
-        self.updater.load_state_dict(state["updater"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.average.load_state_dict(state["average"])
-        device = self.updater.parameters[0].device
-        self.window = Window({name: value.to(device) for name, value in logs.items()} for logs in state["window"])
-        self.step = self._step_before = state["step"]
-        self._seconds_before, self.latest = state["seconds"], state["latest"]
-        self.evaluated_at, self.logged_at = state["evaluated_at"], state["logged_at"]
-        self.evaluations_without_progress = state["evaluations_without_progress"]
-        if state["best"] is not None and best is not None:  # without a good best checkpoint it is chosen anew
-            same = best["step"] == state["best"]["step"]
-            self.best = Best(**state["best"], model=best["model"] if same else None)
-        restore_random_state(state["random"])
+        restore(self, state, best)
+        self._seconds_before, self._step_before = state["seconds"], state["step"]
