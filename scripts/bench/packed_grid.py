@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import context
+from machine import context
 
 from dlrun.training.checkpoint import Checkpoints
 

@@ -29,7 +29,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from overhead import context
+from machine import context
 from packed_ways import Graph, Pack, Place, Processes, Serial, Words
 
 RESULTS = Path(__file__).resolve().parent / "results"
