@@ -63,7 +63,9 @@ def shared_data_or_none() -> Path | None:
 
 @pytest.fixture(scope="session")
 def family_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A series of 200 rows and a folder of six pictures."""
+    """A series of 200 rows, a folder of six pictures, and a shard of them."""
+    import tarfile
+
     import torch
     from PIL import Image
 
@@ -76,4 +78,14 @@ def family_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for i in range(6):
             pixels = torch.randint(0, 256, (40, 36, 3), dtype=torch.uint8, generator=source)
             Image.fromarray(pixels.numpy()).save(folder / part / f"{i}.png")
-    return {"series": folder / "series.csv", "images": folder / "images", "more": folder / "more"}
+    with tarfile.open(folder / "shard.tar", "w") as shard:
+        for i in range(6):
+            (folder / "label.cls").write_text(str(i % 2))
+            shard.add(folder / "images" / f"{i}.png", f"{i}.png")
+            shard.add(folder / "label.cls", f"{i}.cls")
+    return {
+        "series": folder / "series.csv",
+        "images": folder / "images",
+        "more": folder / "more",
+        "shards": folder / "shard.tar",
+    }

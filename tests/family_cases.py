@@ -66,9 +66,9 @@ def _experiment(words: tuple[str, ...]) -> Experiment:
     return check(compose([*words, "trainer.device=cpu"]))
 
 
-def experiment(name: str, files: dict[str, Path]) -> Experiment:
-    """The checked experiment, made once per session."""
-    return _experiment(tuple(overrides(name, files)))
+def experiment(name: str, files: dict[str, Path], *more: str) -> Experiment:
+    """The checked experiment, made once per session; ``more`` are further words."""
+    return _experiment((*overrides(name, files), *more))
 
 
 def model(experiment: Experiment, seed: int = 0) -> nn.Module:

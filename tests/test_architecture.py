@@ -15,14 +15,14 @@ SOURCE = ROOT / "src" / "dlrun"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 ASSEMBLY = (
-    "allowlist binding build config config_words explain feature_classifier identity loading output_files "
-    "pairing predict resume run session sweeps trained"
+    "allowlist binding build config config_words explain feature_classifier follow identity loading many_devices "
+    "output_files pairing predict profiling resume run session sweeps trained"
 )
 FLOORS = (
     {"", "errors", "value_types"},
     {"adversarial_losses", "models", "losses", "metrics", "optimizers", "schedules"},
     {"data", "tasks"},
-    {"algorithms", "training", "engines", "tracking", "packing"},
+    {"algorithms", "training", "engines", "tracking", "packing", "distributed"},
     set(ASSEMBLY.split()),
     {"cli", "console", "__main__"},
 )

@@ -19,7 +19,7 @@ ROOT = config_dir()
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.yaml"))
 OF_A_RUN = [file for file in FILES if file.parent.name not in SWEEP_KEYS]  # tests/sweeps has those of a sweep
 FLOORS = {
-    "data": 27, "model": 26, "activation": 20, "loss": 12, "optimizer": 14, "schedule": 8, "task": 12, "precision": 4,
+    "data": 28, "model": 26, "activation": 20, "loss": 12, "optimizer": 14, "schedule": 8, "task": 12, "precision": 4,
     "engine": 2, "debug": 4, "experiment": 27, "tracking": 2, "algorithm": 6, "trainer": 1,
     "sweep": 4, "launcher": 5,
 }  # fmt: skip
@@ -28,6 +28,7 @@ FLOORS = {
 COMPANIONS = {
     "data/csv.yaml": ["data.path={shared}/titanic/train.csv", "data.target=Survived"],
     "data/image_folder.yaml": ["data.root={shared}/orl-faces/att_faces"],
+    "data/webdataset.yaml": ["data.path={shards}"],
     "data/faces.yaml": ["data.root={shared}/orl-faces/att_faces"],
     "data/text_classification.yaml": ["data.path={shared}/names", "model=lstm"],
     "data/text.yaml": ["model=lstm"],

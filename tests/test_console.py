@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dlrun.console import Plain, Screen, make_reporter
+from screens import Clock, Terminal, usual_terminal
 
 
 @dataclass
@@ -18,7 +19,13 @@ class Row:
 
 
 @dataclass
+class Facts:
+    kind: str = "image"
+
+
+@dataclass
 class Description:
+    facts: Facts = field(default_factory=Facts)
     choices: list = field(default_factory=lambda: [("data", "digits [bold]", "why")])
     layers: list = field(default_factory=lambda: [Row(f"layer{i}") for i in range(100)])
     notes: tuple = ("a note",)
@@ -32,26 +39,9 @@ class Evaluation:
     metrics: dict
 
 
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self):
-        return True
-
-
-class Clock:
-    def __init__(self):
-        self.time = 0.0
-
-    def __call__(self):
-        return self.time
-
-
 @pytest.fixture(autouse=True)
 def _terminal(monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
+    usual_terminal(monkeypatch)
 
 
 def screen(monkeypatch, width=100):
@@ -218,3 +208,16 @@ def test_the_reporter_fits_the_stream(monkeypatch, capsys, term, kind):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", term)
     assert type(make_reporter(to_stderr=True)) is kind
+
+
+def test_a_stream_shows_how_fast_it_is_and_who_waits_for_whom() -> None:
+    out, clock = io.StringIO(), Clock()
+    plain = Plain(out, clock)
+    plain.experiment(Description(), Path("run"))
+    row = {"train/loss": 1.0, "examples_per_second": 1240.4, "data_wait": 0.376}
+    for seconds, values in ((0, row), (20, row), (40, {"train/loss": 1.0, "examples_per_second": 1240.4})):
+        clock.time = seconds
+        plain.progress(10 + seconds, 100, 0.1, values)
+    streamed, held = out.getvalue().splitlines()[-2:]
+    assert streamed.endswith("1,240 images/s  waiting for data 38%")
+    assert "images" not in held

@@ -35,7 +35,7 @@ def test_what_cannot_change_results_does_not_count(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["trainer.seed=1", "trainer.epochs=3", "precision=bf16", "engine=compiled", "data.val=0.2", "loss=focal"]
+    "word", ["trainer.seed=1", "trainer.epochs=3", "precision=bf16", "engine=compile", "data.val=0.2", "loss=focal"]
 )
 def test_what_can_change_results_counts(word: str) -> None:
     assert experiment_key(experiment(word)) != experiment_key(experiment())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(12):
             tone = np.sin(np.arange(4000) * 2 * np.pi * (pitch + i) / 8000) * 20000
             wavfile.write(here / "voices" / name / f"{i}.wav", 8000, tone.astype(np.int16))
+    (here / "shards").mkdir()
+    for part in ("train", "test"):
+        with tarfile.open(here / "shards" / f"{part}-000.tar", "w") as shard:
+            for i, path in enumerate(sorted((here / "photos").glob("*/*.png"))):
+                (here / "label.cls").write_text(str(i // 30))
+                shard.add(path, f"{i:03d}.png")
+                shard.add(here / "label.cls", f"{i:03d}.cls")
     (here / "conf" / "model").mkdir(parents=True)
     yaml = re.search(r"```yaml\n(# conf/model/mynet.yaml.*?)```", README.read_text(), re.S)
     assert yaml is not None

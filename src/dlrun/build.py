@@ -30,12 +30,16 @@ from dlrun.engines import Engine
 from dlrun.errors import ConfigError, did_you_mean
 from dlrun.explain import explain
 from dlrun.losses import Loss
+from dlrun.many_devices import check_devices, settle_engine
 from dlrun.models.recurrent import Carried
-from dlrun.pairing import check_algorithm, check_held_out, check_network, check_optimizer, check_tracking
+from dlrun.models.summary import Row
+from dlrun.pairing import check_algorithm, check_engine, check_held_out, check_network, check_optimizer, check_tracking
 from dlrun.schedules import Schedule
 from dlrun.tasks import Task
 from dlrun.training.device import choose_device
 from dlrun.training.evaluation import Viewed, as_it_is
+from dlrun.training.layout import UNPACKABLE, laid_out, lies_channels_last
+from dlrun.training.lean import without_compiler
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings, read_settings
 from dlrun.training.updater import Clip, ClipByNorm, ClipByValue, Updater
@@ -69,10 +73,13 @@ class Experiment:
     full_batch: bool
     consecutive: bool
     choices: list[tuple[str, str, str]]
+    layers: list[Row]
+    channels_last: bool
 
     def model(self) -> nn.Module:
         """The network, on the CPU (or the device of the surrounding context), freshly initialised."""
-        return build_model(self.node, self.facts, self.task, self.trusted)
+        model = build_model(self.node, self.facts, self.task, self.trusted)
+        return laid_out(model) if self.channels_last else model
 
     @property
     def viewed(self) -> Viewed:
@@ -82,7 +89,8 @@ class Experiment:
     def updater(self, model: nn.Module) -> Updater:
         """The optimizer of the model's parameters, with clipping and loss scaling around it."""
         trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make(self.node["optimizer"], "optimizer", {"params": trainable}, self.trusted)
+        with without_compiler():
+            optimizer = make(self.node["optimizer"], "optimizer", {"params": trainable}, self.trusted)
         clips: list[Clip] = []
         if self.settings.clip_norm is not None:
             clips.append(ClipByNorm(self.settings.clip_norm))
@@ -113,7 +121,7 @@ class Found:
 
     def __init__(self) -> None:
         self._data: dict[str, tuple[Data, Facts]] = {}
-        self._networks: set[str] = set()
+        self._networks: dict[str, list[Row]] = {}
 
     def data(self, node: Node, pixels: str, trusted: tuple[str, ...]) -> tuple[Data, Facts]:
         """The data set of the config and its facts."""
@@ -123,12 +131,12 @@ class Found:
             self._data[key] = (data, data.facts())
         return self._data[key]
 
-    def network(self, node: Node, trusted: tuple[str, ...], check: Callable[[], None]) -> None:
-        """Check the network, unless an equal one has passed."""
+    def network(self, node: Node, trusted: tuple[str, ...], check: Callable[[], list[Row]]) -> list[Row]:
+        """Check the network, unless an equal one has passed; its layers."""
         key = repr(({group: node[group] for group in DECIDING}, trusted))
         if key not in self._networks:
-            check()
-            self._networks.add(key)
+            self._networks[key] = check()
+        return self._networks[key]
 
 
 DECIDING = ("choices", "data", "task", "algorithm", "model", "activation", "loss", "precision")
@@ -150,10 +158,10 @@ def check(config: DictConfig, trusted: Sequence[str] = (), found: Found | None =
     node = resolved(config, GROUPS)
     trusted, found = tuple(trusted), found or Found()
     settings = read_settings(node["trainer"])
+    settle_engine(node)
     check_tracking(node["tracking"])
     device = choose_device(settings.device)
     precision: Precision = make(node["precision"], "precision", {}, trusted)
-    engine: Engine = make(node["engine"], "engine", {}, trusted)
     schedule: Schedule = make(node["schedule"], "schedule", {}, trusted)
     algorithm = check_algorithm(node, settings, precision, trusted)
     full_batch = check_optimizer(node, settings, trusted)
@@ -161,17 +169,26 @@ def check(config: DictConfig, trusted: Sequence[str] = (), found: Found | None =
     loss, task = make_task(node, facts, trusted)
     parts = {"loss": loss, "precision": precision, "trusted": trusted}
     build = partial(build_model, node, facts, task, trusted)
-    found.network(node, trusted, lambda: check_network(node, task, algorithm, build, facts, parts))
+    layers = found.network(node, trusted, lambda: check_network(node, task, algorithm, build, facts, parts))
     batch_size = settings.batch(limited(facts.sizes["train"], settings.limit["train"]), full_batch)
+    engine: Engine = make(node["engine"], "engine", {"batch_size": batch_size}, trusted)
+    check_engine(node, engine, algorithm, device)
+    name, inputs = str(node["choices"].get("model")), task.example()[0]
+    precision = precision.settled(node["precision"], device, name, build, inputs, batch_size)
+    layout = lies_channels_last(settings.channels_last, build(), inputs, device)
+    check_devices(node, settings, device, algorithm, task, precision, batch_size)
     goal = settings.goal(task.monitor, task.metric_names())
     check_held_out(node, settings, facts)
     model = locate(node["model"]["_target_"], "model", trusted)
-    unpackable = algorithm.unpackable or getattr(model, "unpackable", "")
+    unpackable = algorithm.unpackable or getattr(model, "unpackable", "") or (UNPACKABLE if layout else "")
     takes_activation = "activation" in inspect.signature(model).parameters
-    choices = explain(node, facts, task, loss, device, goal.metric, batch_size, unpackable, takes_activation)
+    chosen = getattr(engine, "choice", lambda *_: None)(algorithm, device)
+    choices = explain(
+        node, facts, task, loss, device, precision, goal.metric, batch_size, unpackable, takes_activation, chosen
+    )
     return Experiment(
         config, node, trusted, settings, facts, data, loss, task, schedule, precision, engine, device, batch_size,
-        full_batch, algorithm.consecutive, choices,
+        full_batch, algorithm.consecutive, choices, layers, layout,
     )  # fmt: skip
 
 

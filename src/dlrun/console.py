@@ -42,6 +42,7 @@ class Pace:
         self._now = now
         self._recent: deque[tuple[float, int]] = deque(maxlen=20)
         self._first: tuple[float, float] | None = None
+        self.things = "examples"
 
     def parts(self, step: int, total: int | None, share: float, values: Mapping[str, float]) -> list[str]:
         """Percent, steps, rate, time left, then the values; the most important first."""
@@ -55,7 +56,7 @@ class Pace:
         of = f"/{total:,}" if total else ""
         shown = [f"{name} {number(float(values[name]))}" for name in screens.headline(values)]
         speed = f"{1 / rate:.1f} s/step" if 0 < rate < 1 else f"{rate:,.0f} steps/s"
-        return [f"{share:4.0%}", f"step {step:,}{of}", left, *shown, speed]
+        return [f"{share:4.0%}", f"step {step:,}{of}", left, *shown, speed, *screens.stream(values, self.things)]
 
 
 class Lines:
@@ -89,6 +90,7 @@ class Plain:
         """Print the resolved experiment, the network and the run's path."""
         self._say(plain_table(screens.experiment(description)))
         self._say("\n" + plain_table(screens.network(description.layers, whole=False)) + "\n")
+        self._pace.things = screens.things(description)
         for text in description.notes:
             self.note(text)
         self._say(f"run: {printable(path)}\n")
@@ -146,6 +148,7 @@ class Screen:
         """Print the resolved experiment, the network and the run's path."""
         self._table(screens.experiment(description))
         self._table(screens.network(description.layers, whole=False))
+        self._pace.things = screens.things(description)
         for text in description.notes:
             self.note(text)
         self._say(f"run {path}", "dim")

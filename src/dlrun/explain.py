@@ -8,6 +8,7 @@ from dlrun.binding import Node
 from dlrun.data.facts import Facts
 from dlrun.losses import Loss
 from dlrun.tasks import Task
+from dlrun.training.precision import Precision
 
 OWN = ("-", "the model has its own, or none")
 
@@ -18,12 +19,14 @@ def explain(
     task: Task,
     loss: Loss | None,
     device: torch.device,
+    precision: Precision,
     monitored: str,
     batch_size: int,
     unpackable: str,
     takes_activation: bool,
+    engine: tuple[str, str] | None = None,
 ) -> list[tuple[str, str, str]]:
-    """What was chosen and why, in the order a reader thinks."""
+    """What was chosen and why, in the order a reader thinks; ``engine`` where the choice was not the user's alone."""
     picked = node["choices"]
     shape = "x".join(map(str, facts.input_shape))
     sizes = ", ".join(f"{n:,} {part}" for part, n in facts.sizes.items())
@@ -40,7 +43,8 @@ def explain(
         ("schedule", str(picked.get("schedule")), _settings_of(node["schedule"])),
         ("batch", f"{batch_size:,}", "as asked" if node["trainer"]["batch_size"] != "auto" else "auto"),
         ("best by", *_best_by(node, facts, monitored)),
-        ("precision", str(picked.get("precision")), f"engine {picked.get('engine')}"),
+        ("precision", precision.dtype, precision.reason),
+        ("engine", *(engine or (str(picked.get("engine")), "as asked"))),
         ("device", str(device), "as asked" if node["trainer"]["device"] != "auto" else "auto"),
     ]
 

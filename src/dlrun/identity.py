@@ -34,10 +34,18 @@ SHOWN = (
 _WITHOUT_EFFECT = ("trainer.workers", "trainer.threads", "trainer.checkpoint_every", "trainer.device")
 
 
+def _written(experiment: Experiment) -> dict[str, Any]:
+    """The configuration as written, but for the number format: of ``auto`` stays what it came to on this machine."""
+    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
+    if written["precision"].get("dtype") == "auto":
+        written["precision"]["dtype"] = experiment.precision.dtype
+    return written
+
+
 def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | str]:
     """What was picked and every number of it, flat: ``model`` mlp, ``optimizer.lr`` 0.001."""
     # As written: a value that comes from the environment may be a secret, and it stays ${oc.env:NAME} here.
-    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
+    written = _written(experiment)
     flat: dict[str, bool | int | float | str] = {}
     for group in SHOWN:
         flat[group] = str(written["choices"].get(group, "own"))
@@ -47,7 +55,7 @@ def hyperparameters(experiment: Experiment) -> dict[str, bool | int | float | st
 
 def identity(experiment: Experiment) -> dict[str, str]:
     """Every key that makes the experiment what it is, classes included, flat and as written: not its logging."""
-    written: dict[str, Any] = OmegaConf.to_container(experiment.config, resolve=False)  # type: ignore[assignment]
+    written = _written(experiment)
     found: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -117,4 +125,4 @@ def _flatten(prefix: str, node: dict[str, Any], flat: dict[str, bool | int | flo
 
 def config_text(experiment: Experiment) -> str:
     """The composed configuration; interpolations stay as they are written, so no secret of the environment enters."""
-    return OmegaConf.to_yaml(experiment.config)
+    return OmegaConf.to_yaml(OmegaConf.create(_written(experiment)))

@@ -15,6 +15,8 @@ from torch.utils.data import Subset
 from dlrun.build import Experiment, limited
 from dlrun.data import Examples, Part, Splits
 from dlrun.data.batches import Batches
+from dlrun.data.sharing import Keep, as_it_lies
+from dlrun.data.streaming import WHOLE
 from dlrun.data.windows import Windows
 
 
@@ -33,15 +35,17 @@ class Loaded:
         return replace(self, train=self.train.under(seed))
 
 
-def load(experiment: Experiment) -> Loaded:
-    """Read the data of an experiment and make its batches.
+def load(experiment: Experiment, shard: tuple[int, int] = WHOLE, keep: Keep = as_it_lies) -> Loaded:
+    """Read the data of an experiment and make its batches; of training batches the part ``shard`` of a process.
+
+    ``keep`` may replace a tensor by one copy for all processes.
 
     Raises:
         DataError: the data cannot be read.
     """
     started = time.perf_counter()
-    splits = limit_parts(experiment.data.load(), experiment.settings.limit)
-    train, val, test = (make_batches(experiment, splits, part) for part in PARTS)
+    splits = _kept(limit_parts(experiment.data.load(), experiment.settings.limit), keep)
+    train, val, test = (make_batches(experiment, splits, part, shard, keep) for part in PARTS)
     assert train is not None, "a data set always has a training part"
     return Loaded(splits, train, val, test, time.perf_counter() - started)
 
@@ -68,7 +72,17 @@ def _limited_part(part: Part, limit: float | None) -> Part:
     return Subset(part, rows.tolist())
 
 
-def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches | None:
+def _kept(splits: Splits, keep: Keep) -> Splits:
+    """The same parts, where tensors are held one copy for all processes."""
+    parts = {name: getattr(splits, name) for name in PARTS}
+    held = {name: part for name, part in parts.items() if isinstance(part, Examples) and len(part)}
+    kept: dict[str, Any] = {name: Examples(keep(part.inputs), part.targets) for name, part in held.items()}
+    return replace(splits, **kept)
+
+
+def make_batches(
+    experiment: Experiment, splits: Splits, name: str, shard: tuple[int, int] = WHOLE, keep: Keep = as_it_lies
+) -> Batches | None:
     """Batches of a part, None when it is empty. Evaluation takes large batches: they cost no accuracy."""
     part: Part = getattr(splits, name)
     size = len(cast(Sized, part))
@@ -76,7 +90,7 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
         return None
     settings = experiment.settings
     training = name == "train"
-    workers = 0 if isinstance(part, (Examples, Windows)) else _workers(settings.workers)
+    workers = 0 if isinstance(part, (Examples, Windows)) else _workers(settings.workers, settings.devices)
     return Batches(
         part,
         preprocess=splits.preprocess,
@@ -86,6 +100,8 @@ def make_batches(experiment: Experiment, splits: Splits, name: str) -> Batches |
         augment=getattr(experiment.data, "augment", None) if training else None,
         workers=workers,
         consecutive=experiment.consecutive,
+        shard=shard if training else WHOLE,
+        keep=keep,
     )
 
 
@@ -104,8 +120,8 @@ def _evaluation_batch(experiment: Experiment) -> int:
 PARTS = ("train", "val", "test")
 
 
-def _workers(wanted: int | str) -> int:
-    return min(8, os.cpu_count() or 1) if wanted == "auto" else int(wanted)
+def _workers(wanted: int | str, devices: int) -> int:
+    return max(1, min(8, (os.cpu_count() or 1) // devices)) if wanted == "auto" else int(wanted)
 
 
 def all_targets(part: Part) -> torch.Tensor:

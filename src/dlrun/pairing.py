@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from dlrun.binding import Node, bound, make
 from dlrun.data.facts import Facts
+from dlrun.engines import Engine
 from dlrun.errors import ConfigError, DlrunError
+from dlrun.models.summary import Row, summarize
 from dlrun.tasks import Task
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings
@@ -52,9 +54,16 @@ def check_algorithm(node: Node, settings: Settings, precision: Precision, truste
             f"algorithm={name} trains its layers first, which no evaluation shows: leave trainer.early_stop=null and "
             "take another schedule than plateau"
         )
-    if node["choices"].get("engine") == "compiled" and not hasattr(algorithm, "forward"):
-        raise ConfigError(f"engine=compiled cannot go with algorithm={name}, which has no one loss; use engine=eager")
     return algorithm
+
+
+def check_engine(node: Node, engine: Engine, algorithm: Any, device: torch.device) -> None:
+    """Refuse an engine that says why it cannot be used with this algorithm (its class) on this device."""
+    refusal: Callable[[Any, torch.device], str] | None = getattr(engine, "refusal", None)
+    why = refusal(algorithm, device) if refusal is not None else ""
+    if why:
+        picked = node["choices"]
+        raise ConfigError(f"engine={picked.get('engine')} with algorithm={picked.get('algorithm')}: it {why}")
 
 
 def check_optimizer(node: Node, settings: Settings, trusted: Sequence[str]) -> bool:
@@ -79,10 +88,10 @@ def check_optimizer(node: Node, settings: Settings, trusted: Sequence[str]) -> b
 
 def check_network(
     node: Node, task: Task, algorithm: Any, build: Callable[[], nn.Module], facts: Facts, parts: dict[str, Any]
-) -> None:
+) -> list[Row]:
     """Run the network once on two made-up examples, the loss once on what comes out, and build the algorithm.
 
-    ``parts`` are the loss, the precision and the trusted packages.
+    Returns the network's layers. ``parts`` are the loss, the precision and the trusted packages.
     """
     name = node["choices"].get("model", node["model"].get("_target_"))
     inputs, targets = task.example()
@@ -109,6 +118,7 @@ def check_network(
     _check_loss(node, task, algorithm, model, (inputs, targets), facts)
     trusted = parts.pop("trusted")
     make(node["algorithm"], "algorithm", parts | _stand_ins(model) | {"model": model, "task": task}, trusted)
+    return summarize(model, facts.input_shape, inputs.dtype)
 
 
 def _check_any_size(model: nn.Module, name: str, facts: Facts) -> None:

@@ -16,12 +16,13 @@ from dlrun.tracking.provenance import provenance
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Callback, Reporter
 from dlrun.training.checkpoint import Checkpoints
+from dlrun.training.peers import ALONE, Peers
 from dlrun.training.signals import watch_signals
 
 # What may change when a run goes on: its length, its logging, the machine's own settings.
 CHANGEABLE = (
     "trainer.epochs", "trainer.steps", "trainer.budget", "trainer.early_stop", "trainer.checkpoint_every",
-    "trainer.workers", "trainer.threads", "trainer.device", "tracking.",
+    "trainer.workers", "trainer.threads", "trainer.device", "trainer.devices", "tracking.",
 )  # fmt: skip
 
 
@@ -32,10 +33,11 @@ def resume(
     reporter: Reporter,
     trusted: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
+    peers: Peers = ALONE,
 ) -> Outcome:
     """Go on with a run in its own directory, from its newest good checkpoint, to the bits it would have had.
 
-    ``callbacks`` watch the run beside the usual ones.
+    ``callbacks`` watch the run beside the usual ones; ``peers`` are its processes, of which this is the first.
 
     Raises:
         ConfigError: an override, or an edited config.yaml, that would make it another experiment.
@@ -43,7 +45,8 @@ def resume(
         DataError: the data is not what it was.
         LockedError: another process works on the run.
     """
-    with watch_signals() as stop:
+    with watch_signals() as own:
+        stop = peers.agreed(own)
         run = RunDirectory.open(path)
         run.lock()
         try:  # nothing of the run is touched until it is sure that it can go on
@@ -53,19 +56,34 @@ def resume(
                 reporter.note(f"{path} is finished: nothing to resume ({longer})")
                 run.unlock()
                 return Outcome(path, "done", _final_metrics(record), 0)
-            experiment = check(change(load_config(run.config), overrides, CHANGEABLE), trusted)
-            state = _newest_state(run, reporter)
+            more = [f"trainer.devices={peers.size}"] if peers.size > 1 else []
+            experiment = check(change(load_config(run.config), [*overrides, *more], CHANGEABLE), trusted)
+            state, checkpoint = _newest_state(run, reporter)
             reporter.experiment(describe_experiment(experiment), run.path)
             at, learnt = (state["step"], state["task"]) if state else (0, None)
-            session = open_session(experiment, run, reporter, stop, at, learnt, callbacks)
+            peers.begin(run, experiment.settings.seed, config_text(experiment), checkpoint)
+            session = open_session(experiment, run, reporter, stop, at, learnt, callbacks, peers=peers)
             if state is not None:
-                _take_up(session, state, reporter)
+                take_up(session, state, reporter)
         except BaseException:
             run.unlock()
             raise
         with recorded(run):
             record_resumption(session, record, state, reporter)
             return finish(session, session.trainer.fit(), reporter, stop)
+
+
+def devices_of(path: Path, overrides: list[str], trusted: Sequence[str] = ()) -> int:
+    """On how many devices a run goes on; 1 where there is nothing to do.
+
+    Raises:
+        ConfigError: several devices, and something that cannot go along.
+    """
+    run = RunDirectory.open(path)
+    if run.record().get("status") == "done" and not overrides:
+        return 1
+    config = change(load_config(run.config), overrides, CHANGEABLE)
+    return 1 if config.trainer.get("devices", 1) == 1 else check(config, trusted).settings.devices
 
 
 def record_resumption(
@@ -91,21 +109,21 @@ def record_resumption(
         reporter.note(note)
 
 
-def _newest_state(run: RunDirectory, reporter: Reporter) -> dict[str, Any] | None:
+def _newest_state(run: RunDirectory, reporter: Reporter) -> tuple[dict[str, Any] | None, Path | None]:
     checkpoints = Checkpoints(run.checkpoints)
     checkpoints.sweep_temporaries()
     found = checkpoints.newest()
     if found is None:
         reporter.note("there is no checkpoint yet: the run starts again from step 0")
-        return None
+        return None, None
     state, path, rejected = found
     for sentence in rejected:
         reporter.warn(sentence)
     reporter.note(f"going on from step {state['step']:,} ({path.name})")
-    return state
+    return state, path
 
 
-def _take_up(session: Session, state: dict[str, Any], reporter: Reporter) -> None:
+def take_up(session: Session, state: dict[str, Any], reporter: Reporter) -> None:
     """Load the state into everything that was just built."""
     if state["fingerprint"] != session.splits.fingerprint:
         name = session.splits.facts.name

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
-from dlrun.build import Experiment, build_model, check
+from dlrun.build import Experiment, check
 from dlrun.data.facts import Facts
 from dlrun.identity import config_text, experiment_key
-from dlrun.models.summary import Row, on_meta, summarize
+from dlrun.models.summary import Row
 from dlrun.session import Session, open_session, record_start, recorded
 from dlrun.tasks import Evaluation
 from dlrun.tracking.provenance import git_diff, provenance, redact
@@ -23,6 +22,7 @@ from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Callback, Reporter
 from dlrun.training.evaluation import EvaluationStopped
 from dlrun.training.evaluation import evaluate as evaluate_part
+from dlrun.training.peers import ALONE, Peers
 from dlrun.training.signals import StopFlag, watch_signals
 
 
@@ -62,22 +62,26 @@ def train(
     folder: Path | None = None,
     callbacks: Sequence[Callback] = (),
     about: Mapping[str, Any] | None = None,
+    peers: Peers = ALONE,
 ) -> Outcome:
     """Train one experiment in a new run directory under ``root``, or exactly at ``folder``.
 
-    ``callbacks`` watch the run beside the usual ones; ``about`` is written into its record, such as its sweep.
+    ``callbacks`` watch the run beside the usual ones; ``about`` is written into its record, such as its sweep;
+    ``peers`` are the processes of the run, of which this is the first.
 
     Raises:
         DlrunError: a class of ``dlrun.errors``; what is wrong with the configuration is found before data is read.
     """
-    with watch_signals() as stop:
+    with watch_signals() as own:
+        stop = peers.agreed(own)
         experiment = check(config, trusted)
         run = new_run(experiment, root, folder)
         run.lock()
         with recorded(run):
             begin_record(experiment, run, command, about)
+            peers.begin(run, experiment.settings.seed, config_text(experiment))
             reporter.experiment(describe_experiment(experiment), run.path)
-            session = open_session(experiment, run, reporter, stop, callbacks=callbacks)
+            session = open_session(experiment, run, reporter, stop, callbacks=callbacks, peers=peers)
             record_start(session)
             return finish(session, session.trainer.fit(), reporter, stop)
 
@@ -200,11 +204,8 @@ def _progress(session: Session) -> dict[str, Any]:
 
 def describe_experiment(experiment: Experiment) -> Description:
     """What was chosen and why, and every layer of the network."""
-    with torch.device("meta"):
-        model = build_model(experiment.node, experiment.facts, experiment.task, experiment.trusted)
-    numbers = torch.int64 if experiment.facts.vocabulary else torch.float32
-    layers = summarize(on_meta(model), experiment.facts.input_shape, numbers)
-    return Description(experiment.choices, layers, experiment.facts, experiment.config, list(experiment.facts.notes))
+    notes = list(experiment.facts.notes)
+    return Description(experiment.choices, experiment.layers, experiment.facts, experiment.config, notes)
 
 
 def _label(experiment: Experiment) -> str:

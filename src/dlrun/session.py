@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,21 +18,29 @@ from dlrun.algorithms import Algorithm
 from dlrun.build import Experiment
 from dlrun.data import Splits
 from dlrun.data.batches import Batches
+from dlrun.engines.driving import Driving, driving
 from dlrun.errors import ConfigError, DivergedError, DlrunError, MemoryExhaustedError
 from dlrun.feature_classifier import provide_classifier
 from dlrun.identity import hyperparameters, identity
 from dlrun.loading import Loaded, all_targets, load
+from dlrun.many_devices import check_started, in_turn, keep, notes, sharded, sink, watchers
 from dlrun.models.init_from import initialise
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
+from dlrun.tracking.scalars import Scalars
 from dlrun.tracking.tensorboard import TensorBoard
 from dlrun.training.average import Average, ExponentialAverage, NoAverage
 from dlrun.training.callbacks import Callback, Progress, Recorder, Reporter, Saver
 from dlrun.training.checkpoint import Checkpoints
+from dlrun.training.data_wait import data_wait
+from dlrun.training.peers import ALONE, Peers
 from dlrun.training.plan import Plan
 from dlrun.training.randomness import seed_everything
 from dlrun.training.signals import StopFlag
+from dlrun.training.taking import one_step
 from dlrun.training.trainer import Trainer
+
+AS_WRITTEN = "as written"  # how the steps are taken, in the run's record
 
 
 @dataclass
@@ -58,42 +67,62 @@ def open_session(
     learnt: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     loaded: Loaded | None = None,
+    peers: Peers = ALONE,
 ) -> Session:
     """Load the data, build the network from the seed, and connect everything.
 
     ``learnt`` is what the task knows of the training part already, of a run that goes on from a checkpoint; ``loaded``
-    its data, where another trial of a pack has read them.
+    its data, where another trial of a pack has read them; ``peers`` the processes of the run, of which the first alone
+    writes and reports.
     """
     settings, task = experiment.settings, experiment.task
+    check_started(experiment, peers)
     prepare_process(experiment)
-    provide_classifier(experiment, run, reporter, stop)
-    loaded = loaded or load(experiment)
+    in_turn(peers, lambda may_train: provide_classifier(experiment, run, reporter, stop, may_train))
+    loaded = loaded or load(experiment, (peers.rank, peers.size), keep(peers))
     splits, train = loaded.splits, loaded.train
     model = network(experiment, all_targets(splits.train), train, learnt, reporter)
     algorithm = experiment.algorithm(model)
+    for sentence in notes(experiment, model):
+        reporter.note(sentence)
+    take_step = experiment.engine.prepare(algorithm)
     average: Average = ExponentialAverage(model, settings.ema) if settings.ema else NoAverage()
     plan = _plan(experiment, train, algorithm)
     history, checkpoints = History(run.history), Checkpoints(run.checkpoints)
-    board = _board(experiment, run, resumed_from)
-    saver = _saver(experiment, splits, checkpoints, history)
+    board = _board(experiment, run, resumed_from) if peers.rank == 0 and not sharded(experiment) else None
+    saver = _saver(experiment, splits, sink(checkpoints, peers), history)
+    watching = [*_numbers(experiment, run, board, resumed_from), Recorder(history), Progress(reporter)]
+    watching += data_wait((train, loaded.val, loaded.test), reporter)
+    driven = _driven(experiment, run, reporter, resumed=resumed_from is not None)
     trainer = Trainer(
-        model=model,
-        task=task,
-        facts=splits.facts,
-        algorithm=algorithm,
-        take_step=experiment.engine.prepare(algorithm),
-        schedule=experiment.schedule,
-        average=average,
-        precision=experiment.precision,
-        train=train,
-        val=loaded.val,
-        plan=plan,
-        goal=settings.goal(task.monitor, task.metric_names()),
-        stop=stop,
-        viewed=experiment.viewed,
-        callbacks=[*([board] if board else []), Recorder(history), Progress(reporter), saver, *callbacks],
-    )
+        model=model, task=task, facts=splits.facts,
+        algorithm=algorithm, take_step=take_step, take=driven.take, viewed=driven.viewed,
+        schedule=experiment.schedule, average=average, precision=experiment.precision,
+        train=train, val=loaded.val, plan=plan, goal=settings.goal(task.monitor, task.metric_names()),
+        stop=stop, callbacks=watchers(watching, saver, callbacks, peers), peers=peers,
+    )  # fmt: skip
     return Session(experiment, run, splits, trainer, history, checkpoints, board, loaded.test, loaded.seconds)
+
+
+def _numbers(
+    experiment: Experiment, run: RunDirectory, board: TensorBoard | None, resumed_from: int | None
+) -> list[Callback]:
+    """What writes for TensorBoard: the board, or, where no process can look at the whole network, its numbers alone."""
+    if board is not None:
+        return [board]
+    shown = sharded(experiment) and experiment.node["tracking"]["tensorboard"]
+    return [Scalars(run.path, resumed_from)] if shown else []
+
+
+def _driven(experiment: Experiment, run: RunDirectory, reporter: Reporter, resumed: bool) -> Driving:
+    """How the engine takes the steps. A run that went on without recordings does so when it is resumed, to its bits."""
+
+    def without(reason: str) -> None:
+        run.write_record(engine=AS_WRITTEN, engine_reason=reason)
+        reporter.note(f"the steps run as they are written, not recorded: {reason}")
+
+    given_up = resumed and run.record().get("engine") == AS_WRITTEN
+    return driving(experiment.engine, experiment.device, experiment.viewed, without, given_up)
 
 
 def network(
@@ -157,7 +186,9 @@ def record_start(session: Session) -> None:
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         total_steps=trainer.plan.total_steps,
         placement=trainer.train.placement,
+        channels_last=session.experiment.channels_last,
         load_seconds=session.load_seconds,
+        engine=AS_WRITTEN if trainer.take is one_step else "recorded",
     )
 
 
@@ -169,12 +200,21 @@ def prepare_process(experiment: Experiment) -> None:
     exact = experiment.device.type == "cpu" if settings.deterministic == "auto" else bool(settings.deterministic)
     if exact and experiment.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-    torch.use_deterministic_algorithms(exact)
+    _only_deterministic_kernels(exact)
     # Filling fresh memory costs time and only makes bugs of kernels repeatable.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
     torch.autograd.set_detect_anomaly(settings.detect_anomaly, check_nan=settings.detect_anomaly)
     experiment.precision.prepare()
+
+
+def _only_deterministic_kernels(exact: bool) -> None:
+    """``torch.use_deterministic_algorithms``, which would import the compiler, for seconds, to tell it too."""
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(exact)
+    else:
+        torch._C._set_deterministic_algorithms(exact, warn_only=False)
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = str(int(exact))  # the compiler reads it where it is imported later
 
 
 def _board(experiment: Experiment, run: RunDirectory, resumed_from: int | None) -> TensorBoard | None:

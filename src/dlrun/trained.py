@@ -86,7 +86,9 @@ def evaluate(
     if split is not None and split not in PARTS:
         raise ConfigError(f"--split {split}: there is no such part{did_you_mean(split, PARTS)}")
     trained = restore(path, trusted)
-    experiment = check(load_config(RunDirectory.open(path).config), trusted)
+    config = load_config(RunDirectory.open(path).config)
+    config.trainer.devices = 1  # whatever it was trained on
+    experiment = check(config, trusted)
     splits = experiment.data.load()
     if splits.fingerprint != trained.state["fingerprint"]:
         raise DataError(f"the data '{trained.facts.name}' is not what {path} was trained on: its fingerprint differs")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.adversarial_losses import LeastSquares, NonSaturating, Wasserstein, gradient_penalty
+from dlrun.algorithms import Phased
 from dlrun.algorithms.adversarial import Adversarial
 from dlrun.errors import ConfigError
 from dlrun.models.dcgan import DCGAN
@@ -139,3 +140,17 @@ def test_a_penalty_and_batch_normalisation_are_refused_together() -> None:
     Adversarial(model, NonSaturating(), Precision(), updater_of)
     with pytest.raises(ConfigError, match=r"model\.batch_norm=false"):
         Adversarial(model, Wasserstein(), Precision(), updater_of)
+
+
+def test_the_phase_says_when_the_generator_steps_and_counting_moves_it_on() -> None:
+    algorithm = make(NonSaturating(), critic_steps=3)
+    assert isinstance(algorithm, Phased)
+    foreseen = [algorithm.phase(ahead) for ahead in range(6)]
+    for expected in foreseen:
+        before = weights(algorithm.model.generator)
+        assert algorithm.phase(0) == expected
+        algorithm.step(batch())
+        assert expected != all(map(torch.equal, before, weights(algorithm.model.generator)))
+    assert foreseen == [False, False, True] * 2
+    algorithm.count(2)
+    assert algorithm.phase(0)

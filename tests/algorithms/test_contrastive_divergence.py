@@ -40,9 +40,10 @@ def replayed(model: RBM, x: Tensor, k: int, chains: Tensor | None) -> Tensor:
     """The samples of the negative phase, drawn again with the same random numbers."""
     view = model.view()
     h = torch.bernoulli(view.hidden_mean(x))
-    v = view.sample_visible(h if chains is None else chains)
-    for _ in range(k - 1):
-        v = view.sample_visible(view.sample_hidden(v))
+    h = h if chains is None else chains
+    for _ in range(k):
+        v = view.visible_units.sample(view.visible_mean(h))
+        h = view.sample_hidden(v)
     return v.detach()
 
 

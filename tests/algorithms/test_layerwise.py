@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlrun.algorithms import Phased
 from dlrun.algorithms.backpropagation import Backpropagation
 from dlrun.algorithms.contrastive_divergence import ContrastiveDivergence
 from dlrun.algorithms.layerwise import Layerwise
@@ -176,3 +177,21 @@ def test_an_algorithm_of_density_asks_for_a_view_and_this_one_for_a_stack() -> N
 def test_numbers_out_of_range_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be at least 0 and 1"):
         make(**option)
+
+
+def test_the_phase_names_the_layer_that_learns_and_nothing_where_a_turn_begins() -> None:
+    _, algorithm = make()
+    assert isinstance(algorithm, Phased)
+    foreseen = [algorithm.phase(ahead) for ahead in range(9)]
+    assert foreseen == [None, 0, 0, None, 1, 1, None, -1, -1]
+    for expected in foreseen:
+        assert algorithm.phase(0) == expected
+        algorithm.step(BATCH)
+    algorithm.done = 0
+    algorithm.count(4)
+    assert algorithm.phase(0) == 1
+
+
+def test_without_pretraining_the_first_step_alone_is_its_own_kind() -> None:
+    _, algorithm = make(steps=0)
+    assert [algorithm.phase(ahead) for ahead in range(3)] == [None, -1, -1]

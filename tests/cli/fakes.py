@@ -13,6 +13,7 @@ from dlrun.errors import ConfigError, DataError, DivergedError, LockedError
 class Facts:  # importing dlrun's own would import torch into every process of these tests
     name: str
     classes: tuple
+    kind: str = "image"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def compose(overrides, config_dirs=()):
     CALLS.append(("compose", list(overrides), list(config_dirs)))
     if "modle=cnn" in overrides:
         raise ConfigError("modle=cnn: there is no group or key 'modle'; did you mean 'model'?")
-    config = {"optimizer": {"lr": 0.01, "rate": "${optimizer.lr}", "none": None}, "words": list(overrides)}
+    config = {"optimizer": {"lr": 0.01, "rate": "${optimizer.lr}", "none": None}}
+    config |= {"trainer": {"devices": 1}, "words": list(overrides)}
     return OmegaConf.create(config)
 
 
@@ -159,6 +161,10 @@ def train(config, *, root, command, reporter, trusted=()):
     metrics = {"test/loss": 0.4567891, "test/accuracy": 0.91234}
     reporter.closing("done", metrics, {"test/accuracy": 0.1011}, path, {"time": "0:07"})
     return Outcome(path, "done", metrics, 0)
+
+
+def devices_of(path, overrides, trusted=()):
+    return 1
 
 
 def resume(path, *, overrides, reporter, trusted=()):
@@ -208,7 +214,7 @@ def modules():
     run = types.ModuleType("dlrun.run")
     run.__dict__.update(train=train, describe=describe)
     going_on = types.ModuleType("dlrun.resume")
-    going_on.__dict__.update(resume=resume)
+    going_on.__dict__.update(resume=resume, devices_of=devices_of)
     trained = types.ModuleType("dlrun.trained")
     trained.__dict__.update(evaluate=evaluate)
     asked = types.ModuleType("dlrun.predict")

@@ -38,6 +38,8 @@ MISTAKES = [
     (["predict", "last", "--temperature=nan"], 2, "--temperature wants a number of at least 0"),
     (["predict", "last", "--output", "-", "--json"], 2, "--json and --output - both write to standard output"),
     (["predict", "last", "no.csv"], 3, "there is no file or folder 'no.csv' to predict from"),
+    (["profile", "--steps", "0"], 2, "--steps wants a whole number from 1 to 1000000, not '0'"),
+    (["profile", "modle=cnn"], 2, "did you mean 'model'?"),
     (["list", "optimzer"], 2, "there is no group 'optimzer'; did you mean 'optimizer'?"),
     (["runs", "model"], 2, "'dlrun runs' takes no words; 'model' is too many"),
     (["runs", "--limit", "0"], 2, "--limit wants a whole number of at least 1, not '0'"),

@@ -25,7 +25,10 @@ def test_the_surface_is_frozen():
         "eval": sorted([*shared, "--split", "--outputs", "--json"]),
         "predict": sorted([*shared, *TO_PREDICT, "--output", "--outputs", "--json"]),
         "resume": sorted([*shared, "--outputs", "--json"]),
-        "show": sorted([*shared, "--config-dir", "-cd", "--json"]),
+        "show": sorted([*shared, "--config", "--config-dir", "-cd", "--json"]),
+        "profile": sorted(
+            [*shared, "--steps", "--trace", "--try-compile", "--config-dir", "-cd", "--outputs", "--json"]
+        ),
         "list": sorted([*shared, "--config-dir", "-cd", "--json"]),
         "runs": sorted([*shared, "--sort", "--filter", "--limit", "--sweep", "--all", "--outputs", "--json"]),
         "board": sorted([*shared, "--port", "--host", "--outputs"]),
@@ -118,7 +121,10 @@ def test_train_json_keeps_standard_output_for_json(dlrun):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--cfg", "job"], "optimizer:\n  lr: 0.01\n  rate: ${optimizer.lr}\n  none: null\nwords:\n- a=1\n"),
+        (
+            ["--cfg", "job"],
+            "optimizer:\n  lr: 0.01\n  rate: ${optimizer.lr}\n  none: null\ntrainer:\n  devices: 1\nwords:\n- a=1\n",
+        ),
         (["-c", "job", "-p", "optimizer", "--resolve"], "# @package optimizer\nlr: 0.01\nrate: 0.01\nnone: null\n"),
         (["--cfg=job", "--package=optimizer.lr"], "# @package optimizer.lr\n0.01\n"),
         (["--cfg=job", "--package=optimizer.none"], "# @package optimizer.none\nNone\n"),
@@ -189,6 +195,15 @@ def test_show_prints_every_layer_and_the_sums(dlrun):
     shown = json.loads(out)
     assert (shown["parameters"], len(shown["layers"]), shown["config"]) == (124800, 60, {"model": {"hidden": [64]}})
     assert shown["choices"][0] == {"what": "data", "chosen": "digits", "why": "1,797 images"}
+
+
+def test_show_config_prints_the_config_alone(dlrun):
+    code, out, _ = dlrun("show", "--config", "model=resnet")
+    assert code == 0
+    assert "- model=resnet" in out
+    assert "Conv" not in out
+    _, out, _ = dlrun("show", "--config", "--json")
+    assert list(json.loads(out)) == ["config"]
 
 
 def test_list(dlrun):

@@ -26,10 +26,58 @@ def test_light_commands_import_nothing_heavy(words):
     assert python("-c", program).stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("words", [["list"], ["train", "--help"], ["train", "--cfg", "job"], ["show", "modle=cnn"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["train", "--help"],
+        ["train", "--cfg", "job"],
+        ["show", "--config", "model=cnn"],
+        ["show", "modle=cnn"],
+    ],
+)
 def test_commands_without_a_network_never_import_torch(words):
     program = f"import sys; from dlrun.cli.main import main; main({words!r}); print(sys.modules.get('torch'))"
     assert python("-c", program).stdout.splitlines()[-1] == "None"
+
+
+HEAVY = (
+    *("torch._dynamo", "torch._inductor.config", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes"),
+    *(
+        "sympy",
+        "torchvision",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "matplotlib",
+        "torchmetrics",
+        "optuna",
+        "sqlalchemy",
+        "ray",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "words", [["model=mlp"], ["data=spiral", "model=mlp", "optimizer=rmsprop", "trainer.clip_norm=1"]], ids=" ".join
+)
+def test_a_training_imports_nothing_that_takes_long(words, tmp_path):
+    words = ["train", "trainer.steps=3", "trainer.evaluate_steps=2", "--outputs", str(tmp_path), *words]
+    program = (
+        f"import sys; from dlrun.cli.main import main; code = main({words!r}); "
+        f"print(code, [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert python("-c", program).stdout.splitlines()[-1] == "0 []"
+
+
+def test_what_torch_s_import_made_is_out_of_the_collector_s_sight(tmp_path):
+    words = ["train", "trainer.steps=1", "--outputs", str(tmp_path)]
+    program = (
+        f"import gc; from dlrun.cli.main import main; main({words!r}); print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    enabled, frozen = python("-c", program).stdout.split()[-2:]
+    assert enabled == "True"
+    assert int(frozen) > 100_000
 
 
 def test_python_dash_m_runs_it():

@@ -11,29 +11,13 @@ from dlrun.cli.sweep_clock import Clocks
 from dlrun.cli.sweep_screen import LiveSweep, PlainSweep, make_sweep_screen
 from dlrun.cli.tables import plain_table, print_json
 from dlrun.sweeps.nouns import DONE, FAILED, PRUNED, PointResult, TrialResult
+from screens import Clock, Terminal, usual_terminal
 from sweep_cases import METRIC, write_sweep
-
-
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self):
-        return True
-
-
-class Clock:
-    def __init__(self):
-        self.time = 0.0
-
-    def __call__(self):
-        return self.time
 
 
 @pytest.fixture(autouse=True)
 def _terminal(monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
+    usual_terminal(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from dlrun.data.batches import Batches
-from dlrun.data.image_folder import ImageFiles, ImageFolder
+from dlrun.data.image_folder import ImageFolder
+from dlrun.data.image_parts import ImageFiles
+from dlrun.data.images import read_image
 from dlrun.errors import ConfigError, DataError
 from dlrun.losses import CrossEntropy
 from dlrun.tasks.classification import Classification
@@ -228,6 +230,20 @@ def test_a_wrong_setting_is_named(settings, words, tmp_path):
 def test_no_folder_given_names_the_command():
     with pytest.raises(ConfigError, match=r"`dlrun train data=image_folder data\.path=FOLDER`"):
         ImageFolder().facts()
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, monkeypatch):
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8))
+    coarse.resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
+    with Image.open(tmp_path / "photo.jpg") as image:
+        whole = np.array(image.resize((60, 40), Image.Resampling.BILINEAR), dtype=np.int64)
+    decoded = []
+    convert = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", lambda image, mode: decoded.append(image.size) or convert(image, mode))
+    difference = np.abs(read_image(tmp_path / "photo.jpg", 1, (40, 60))[0].numpy() - whole)
+    assert decoded == [(160, 120)]  # the smallest fraction that is at least twice the size wanted
+    assert difference.mean() < 1.0  # of 255
+    assert difference.max() <= 4
 
 
 def test_real_photographs(shared_data):

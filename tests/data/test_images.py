@@ -213,3 +213,11 @@ def test_listing_passes_over_what_is_no_image(tmp_path):
     files, ignored = image_files(tmp_path)
     assert files == [tmp_path / "b.PNG", tmp_path / "deep" / "a.png"]
     assert ignored == 6
+
+
+@pytest.mark.parametrize("shape", [(50, 1, 4, 4), (9000, 3, 2, 2)], ids=["grey", "colours in several chunks"])
+def test_bytes_are_measured_as_other_numbers_are(shape):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    counted, summed = ImagePreprocess.fit(images), ImagePreprocess.fit(images.double())
+    assert counted.mean == pytest.approx(summed.mean, rel=1e-12)
+    assert counted.std == pytest.approx(summed.std, rel=1e-12)

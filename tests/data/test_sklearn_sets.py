@@ -2,11 +2,12 @@ import json
 from collections import Counter
 
 import pytest
+import sklearn.datasets
 import torch
 
-from dlrun.data import restore_preprocess
+from dlrun.data import restore_preprocess, sklearn_sets
 from dlrun.data.sklearn_sets import TABLES, Digits, SklearnTable
-from dlrun.errors import ConfigError
+from dlrun.errors import ConfigError, DataError
 
 TABLE_SETS = [SklearnTable(name=name) for name in TABLES]
 
@@ -80,3 +81,18 @@ def test_predict_reads_a_file_of_features(tmp_path):
 def test_unknown_name_gives_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'iris'"):
         SklearnTable(name="irsi").facts()
+
+
+@pytest.mark.parametrize("name", ["digits", *TABLES])
+def test_the_files_hold_what_scikit_learn_reads_from_them(name):
+    raw = {"scaled": False} if name == "diabetes" else {}
+    bunch = getattr(sklearn.datasets, f"load_{name}")(**raw)
+    inputs, targets = sklearn_sets._read(name, bunch.data.shape[1])
+    assert torch.equal(inputs, torch.as_tensor(bunch.data, dtype=torch.float64))
+    assert torch.equal(targets, torch.as_tensor(bunch.target, dtype=torch.float64))
+
+
+def test_a_missing_file_is_told_in_a_sentence(monkeypatch):
+    monkeypatch.setitem(sklearn_sets.FILES, "digits", ("nowhere.csv",))
+    with pytest.raises(DataError, match=r"nowhere\.csv cannot be read .*: install scikit-learn again"):
+        Digits().load()

@@ -96,6 +96,14 @@ def test_cifar_resnet_has_the_papers_size(depth: int, millions: float) -> None:
     assert len(weighted) == depth
 
 
+def test_a_wide_cifar_resnet_has_so_many_maps_in_its_three_stages() -> None:
+    """Wide residual networks (Zagoruyko 2016), table 1: k, 2k and 4k times 16 maps."""
+    model = resnet((1, 28, 28), 10, nn.ReLU, depth=14, width=64)
+    maps = [block.residual[0].out_channels for block in model.blocks]
+    assert maps == [64, 64, 128, 128, 256, 256]
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_imagenet_resnet_has_torchvisions_size_and_cost(depth: int) -> None:
     with torch.device("meta"):

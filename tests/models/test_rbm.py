@@ -69,7 +69,7 @@ def test_samples_have_the_conditional_means() -> None:
     h = view.sample_hidden(v)
     assert set(h.unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(h.mean(0), view.hidden_mean(v[:1])[0], rtol=0, atol=0.014)
-    drawn = view.sample_visible(states(3)[6].expand(20_000, -1))
+    drawn = view.visible_units.sample(view.visible_mean(states(3)[6].expand(20_000, -1)))
     torch.testing.assert_close(drawn.mean(0), view.visible_mean(states(3)[6:7])[0], rtol=0, atol=0.014)
 
 
@@ -77,7 +77,7 @@ def test_gaussian_visible_units_have_noise_of_deviation_one_around_the_input() -
     """40,000 draws: deviations of mean and deviation are 0.005 and 0.0035; four of them allowed."""
     view = machine(kind="gaussian").view()
     h = states(3)[5:6]
-    drawn = view.sample_visible(h.expand(40_000, -1))
+    drawn = view.visible_units.sample(view.visible_mean(h.expand(40_000, -1)))
     torch.testing.assert_close(drawn.mean(0), view.down(h)[0], rtol=0, atol=0.02)
     torch.testing.assert_close(drawn.std(0), torch.ones(4, dtype=torch.float64), rtol=0, atol=0.015)
 

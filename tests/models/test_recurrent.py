@@ -13,11 +13,12 @@ from dlrun.errors import ConfigError
 from dlrun.models.gru import GRU, GRU_CELL
 from dlrun.models.lstm import LSTM, LSTM_CELL
 from dlrun.models.recurrent import POOLS, Carried, Cell, Stack, State, reverse, write_out
+from dlrun.models.recurrent_network import RecurrentNetwork
 from dlrun.models.rnn import CELLS, RNN
 
 B, T, E, H, V = 3, 7, 4, 5, 6
-FAMILIES: list[type[nn.Module]] = [RNN, GRU, LSTM]
-every_family = pytest.mark.parametrize("family", FAMILIES)
+FAMILIES: dict[str, Callable[..., RecurrentNetwork]] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 # A name -> the cell, and torch's whole layer of the same family.
 ORACLES: dict[str, tuple[Cell, Callable[..., nn.RNNBase]]] = {
@@ -95,7 +96,7 @@ def test_goes_on_from_a_state_as_torchs_layer_does(name: str, fused: bool) -> No
 @every_family
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one direction", "both"])
-def test_padding_changes_nothing(family: type[nn.Module], pool: str, bidirectional: bool) -> None:
+def test_padding_changes_nothing(family: Callable[..., RecurrentNetwork], pool: str, bidirectional: bool) -> None:
     """Exact to rounding, also for the second direction, and no gradient comes from the padding."""
     model = family((T,), (3,), V, padding=0, hidden=H, layers=2, bidirectional=bidirectional, embedding=E, pool=pool)
     short = torch.tensor([[2, 3, 1, 5]])
@@ -130,7 +131,7 @@ def test_reversing_twice_gives_the_sequence_back() -> None:
 
 
 @every_family
-def test_shapes_for_every_kind_of_input_and_output(family: type[nn.Module]) -> None:
+def test_shapes_for_every_kind_of_input_and_output(family: Callable[..., RecurrentNetwork]) -> None:
     tokens = torch.zeros(B, T, dtype=torch.int64)
     assert family((T,), (T, V), V, per_step=True, hidden=H)(tokens).shape == (B, T, V)
     assert family((T,), (3,), V, padding=0, hidden=H)(tokens).shape == (B, 3)
@@ -141,7 +142,7 @@ def test_shapes_for_every_kind_of_input_and_output(family: type[nn.Module]) -> N
 
 @every_family
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one direction", "both"])
-def test_packs_under_vmap_when_written_out(family: type[nn.Module], bidirectional: bool) -> None:
+def test_packs_under_vmap_when_written_out(family: Callable[..., RecurrentNetwork], bidirectional: bool) -> None:
     models = [family((T,), (3,), V, 0, hidden=H, layers=2, bidirectional=bidirectional) for _ in range(2)]
     tokens = torch.tensor([[2, 3, 1, 5, 0, 0, 0], [1, 2, 3, 4, 5, 4, 3]])
     parameters, _ = stack_module_state(models)  # type: ignore[arg-type]
@@ -164,7 +165,7 @@ def test_packs_under_vmap_when_written_out(family: type[nn.Module], bidirectiona
 
 @every_family
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "written out"])
-def test_runs_without_numbers(family: type[nn.Module], fused: bool) -> None:
+def test_runs_without_numbers(family: Callable[..., RecurrentNetwork], fused: bool) -> None:
     with torch.device("meta"):
         model = family((T,), (3,), V, 0, hidden=H, layers=2, bidirectional=True, pool="mean")
         if not fused:
@@ -175,7 +176,7 @@ def test_runs_without_numbers(family: type[nn.Module], fused: bool) -> None:
 
 
 @every_family
-def test_same_seed_same_bits_with_the_fused_kernel(family: type[nn.Module]) -> None:
+def test_same_seed_same_bits_with_the_fused_kernel(family: Callable[..., RecurrentNetwork]) -> None:
     """Under torch's strict switch, so that a kernel that may differ from run to run would raise."""
 
     def trained() -> list[Tensor]:
@@ -197,7 +198,7 @@ def test_same_seed_same_bits_with_the_fused_kernel(family: type[nn.Module]) -> N
 
 
 @every_family
-def test_one_long_sequence_in_pieces_is_the_same_sequence(family: type[nn.Module]) -> None:
+def test_one_long_sequence_in_pieces_is_the_same_sequence(family: Callable[..., RecurrentNetwork]) -> None:
     model = family((T,), (T, V), V, per_step=True, hidden=H, layers=2)
     text = torch.randint(V, (B, 4 * T))
     whole, end = model.unroll(text, None)  # type: ignore[operator]
@@ -224,7 +225,7 @@ def test_a_carried_state_follows_the_first_rows_and_starts_anew_for_more() -> No
 
 
 @every_family
-def test_what_cannot_be_built_is_refused(family: type[nn.Module]) -> None:
+def test_what_cannot_be_built_is_refused(family: Callable[..., RecurrentNetwork]) -> None:
     wrong = [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0}, {"pool": "lats"}, {"embedding": 0}]
     for options in wrong:
         with pytest.raises(ConfigError, match=rf"model\.{next(iter(options))}"):

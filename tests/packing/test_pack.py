@@ -35,7 +35,8 @@ TEXT = (
     "data=text", "data.context=12", "trainer.limit.train=308", "trainer.limit.val=30", "trainer.limit.test=10",
     *COMMON[4:],
 )  # fmt: skip
-CNN = ("model=cnn", "model.channels=[4,8]", "model.hidden=[16]", "model.batch_norm=true", "activation=tanh")
+CNN = ("model=cnn", "model.channels=[4,8]", "model.hidden=[16]", "model.batch_norm=true", "activation=tanh",
+       "trainer.channels_last=false")  # fmt: skip
 FAMILIES: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "mlp": (
         (*COMMON, *MLP),
@@ -213,6 +214,7 @@ def test_adam_moves_what_has_no_gradient_and_nothing_else_at_random(tmp_path: Pa
 
 def test_rectifiers_may_flip_and_the_losses_agree(tmp_path: Path) -> None:
     words = (*COMMON, "model=cnn", "model.channels=[8,16]", "model.hidden=[32]", "activation=relu")
+    words = (*words, "trainer.channels_last=false")
     lanes = ["optimizer.lr=3e-3", "trainer.seed=1 optimizer.lr=1e-2"]
     expected, packed = alone(words, lanes, tmp_path / "alone"), together(words, lanes, tmp_path / "packed")
     for lane in range(2):

@@ -278,15 +278,19 @@ def test_a_compiled_step_is_the_same_step() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @every_case
 def test_a_step_is_captured_as_a_cuda_graph(name: str) -> None:
     pair = Pair(name, example_of(name), device="cuda")
     rates, gradients = torch.tensor(pair.base, device="cuda"), pair.gradients(3)
     start, stream, graph = pair.weights.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda.set_sync_debug_mode("error")
-        pair.step(pair.weights, gradients, rates)
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            pair.step(pair.weights, gradients, rates)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
         pair.step(pair.weights, gradients, rates)

@@ -286,7 +286,10 @@ VAE = ["model=vae", "model.hidden=[8]", "model.code=3"]
 TEXT = [*cases.TEXT, "model.width=8", "model.layers=2", "model.dropout=0.2"]
 DRAWING = {
     "mlp": ["model=mlp", "model.dropout=0.3", "model.batch_norm=true"],
-    "cnn": ["model=cnn", "model.channels=[4,6]", "model.hidden=[8]", "model.dropout=0.3", "model.batch_norm=true"],
+    "cnn": [
+        *("model=cnn", "model.channels=[4,6]", "model.hidden=[8]", "model.dropout=0.3", "model.batch_norm=true"),
+        "trainer.channels_last=false",
+    ],
     "rnn": ["model=rnn", *RECURRENT, "model.bidirectional=true"],
     "lstm": ["model=lstm", *RECURRENT],
     "lstm-text": ["model=lstm", *cases.TEXT, *RECURRENT],

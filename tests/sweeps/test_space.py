@@ -82,7 +82,7 @@ def test_groups_come_first_and_single_values_are_fixed() -> None:
         ("x='a b',\"c,d\"", ["'a b'", '"c,d"']),
         ("x=${y.z},1", ["${y.z}", "1"]),
         ("x=1,1,2", ["1", "2"]),
-        ("precision=glob(*, exclude=[t*, b*])", ["fp16", "fp32"]),
+        ("precision=glob(*, exclude=[t*, b*])", ["auto", "fp16", "fp32"]),
         ("precision=glob([b*, t*])", ["bf16", "tf32"]),
     ],
 )

@@ -72,11 +72,12 @@ def last(root: Path) -> str:
 
 
 def main() -> None:
-    root, series, images, more, shared = (Path(word) for word in sys.argv[1:6])
+    root, shared = Path(sys.argv[1]), Path(sys.argv[2])
+    files = {name: Path(path) for name, path in json.loads(sys.argv[3]).items()}
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    for name in sys.argv[6:]:
-        words = cases.overrides(name, {"series": series, "images": images, "more": more}) + SHORT
+    for name in sys.argv[4:]:
+        words = cases.overrides(name, files) + SHORT
         words += [f"data.root={shared}"] if {"data=mnist", "data=fashion_mnist"} & set(words) else []
         here = root / name
         assert attempt(here / "whole", words, deadly=False) == 0, name

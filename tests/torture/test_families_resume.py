@@ -26,8 +26,9 @@ def test_killed_and_resumed_gives_the_same_bits(
 ) -> None:
     names = [name for name in NAMES if shared_data_or_none or name not in NEED_DATA][lot::LOTS]
     assert len(names) >= 6
+    files = json.dumps({name: str(path) for name, path in family_files.items()})
     done = subprocess.run(
-        [sys.executable, PROGRAM, tmp_path, *family_files.values(), str(shared_data_or_none), *names],
+        [sys.executable, PROGRAM, tmp_path, str(shared_data_or_none), files, *names],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

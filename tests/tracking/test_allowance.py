@@ -76,3 +76,15 @@ def test_a_use_that_fails_is_counted() -> None:
     with pytest.raises(RuntimeError):
         failing()
     assert allowance.spent == pytest.approx(3.0)
+
+
+def test_the_first_use_may_be_expected_to_be_dearer() -> None:
+    now = [0.0]
+    allowance = Allowance(0.1, lambda: now[0])
+    with allowance.spending():
+        now[0] += 1.0
+    allowance.begin(dearer=3)
+    now[0] += 29.0
+    assert not allowance.allows()
+    now[0] += 2.0
+    assert allowance.allows()

@@ -107,6 +107,17 @@ def test_auto_keeps_saving_under_its_share_of_the_time(tmp_path: Path, monkeypat
     assert gaps == pytest.approx([10.5] * len(gaps), abs=0.2)  # 0.5 s of saving for each 10 s of training
 
 
+def test_the_first_save_waits_until_what_it_costs_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrun.training.callbacks.time.perf_counter", lambda: 100.0)
+    trainer = make_trainer(val=None)
+    small, large = saver(tmp_path, None, share=0.01), saver(tmp_path, None, share=0.01)
+    small.on_start(trainer)
+    assert small.due == pytest.approx(102.0, abs=0.01)  # 20 milliseconds for a file
+    trainer.updater.parameters = [torch.nn.Parameter(torch.empty(12_500_000))]  # 200 MB with its moments: a second
+    large.on_start(trainer)
+    assert large.due == pytest.approx(202.0, abs=0.1)
+
+
 def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     watcher, trainer = saver(tmp_path, 1), make_trainer(val=None)
     trainer.step = 1

@@ -159,6 +159,7 @@ def test_no_budget(text: Any) -> None:
         ("evaluate_steps", [0, 0.5]),
         ("early_stop", [0, 2.5]),
         ("checkpoint_every", [0, 1.5, "often"]),
+        ("channels_last", ["yes", 3]),
         ("threads", [0, "all"]),
         ("workers", [-1, 0.5]),
         ("seed", [-1, 0.5, "lucky"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Hashable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ class Algorithm(Protocol):
         consecutive: whether batches must continue one another, as truncated backpropagation through time needs it.
         requires: what it asks of a model beside ``forward``.
         unpackable: why trials with it cannot be trained together as one stacked model; empty where they can.
+        ungraphable: why its step cannot be recorded and replayed; empty where it can.
         updater: what moves the weights; the trainer sets the rate on it.
     """
 
@@ -27,6 +29,7 @@ class Algorithm(Protocol):
     consecutive: ClassVar[bool]
     requires: ClassVar[tuple[str, ...]]
     unpackable: ClassVar[str]
+    ungraphable: ClassVar[str]
     updater: Moves
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -47,4 +50,20 @@ class Differentiates(Algorithm, Protocol):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch (0-d, differentiable) and what to log; the part an engine may compile."""
+        ...
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """An algorithm whose steps differ by what it counts in Python, so that an engine which replays steps must know.
+
+    Any other algorithm does the same at every step: what differs lies in tensors.
+    """
+
+    def phase(self, ahead: int) -> Hashable:
+        """The kind of step that comes after so many more; None for one that happens only once."""
+        ...
+
+    def count(self, steps: int) -> None:
+        """Count steps that were replayed."""
         ...

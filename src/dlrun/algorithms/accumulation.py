@@ -23,6 +23,7 @@ class Accumulation:
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     unpackable: ClassVar[str] = "trainer.accumulate cuts every batch into pieces"
+    ungraphable: ClassVar[str] = ""
 
     def __init__(self, inner: Differentiates, updater: Updater, pieces: int) -> None:
         self.inner = inner

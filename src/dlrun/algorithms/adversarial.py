@@ -53,6 +53,7 @@ class Adversarial:
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("generator", "discriminator", "noise")
     unpackable: ClassVar[str] = "two networks with an optimizer each take turns in a step"
+    ungraphable: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -117,6 +118,14 @@ class Adversarial:
             self.generator_updater.backward(loss)
         self.generator_updater.step()
         return loss.detach()
+
+    def phase(self, ahead: int) -> bool:
+        """Whether the step after so many more is one of the generator, too."""
+        return (self.steps + ahead + 1) % self.critic_steps == 0
+
+    def count(self, steps: int) -> None:
+        """Count steps that were replayed."""
+        self.steps += steps
 
     def state_dict(self) -> dict[str, Any]:
         """Whose turn it is, and the loss that is logged until the generator's next."""

@@ -19,6 +19,7 @@ class Backpropagation:
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     unpackable: ClassVar[str] = ""
+    ungraphable: ClassVar[str] = ""
 
     def __init__(self, model: nn.Module, task: Differentiable, updater: Updater, precision: Precision) -> None:
         self.model = model

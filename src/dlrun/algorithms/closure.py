@@ -22,6 +22,7 @@ class Closure:
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     unpackable: ClassVar[str] = "each trial searches along a line of its own, a different number of times"
+    ungraphable: ClassVar[str] = "its line search looks at the loss to decide how often it looks again"
 
     def __init__(self, model: nn.Module, task: Differentiable, updater: Updater, precision: Precision) -> None:
         self.model = model

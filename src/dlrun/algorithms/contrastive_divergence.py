@@ -54,6 +54,7 @@ class ContrastiveDivergence:
     consecutive: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("view",)
     unpackable: ClassVar[str] = "contrastive divergence has no loss that could be stacked; its gradient is from samples"
+    ungraphable: ClassVar[str] = ""
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class Layerwise:
     requires: ClassVar[tuple[str, ...]] = ("stack",)
     pretrains: ClassVar[bool] = True
     unpackable: ClassVar[str] = "the layers are pretrained on samples, with no loss that could be stacked"
+    ungraphable: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -97,6 +98,18 @@ class Layerwise:
         self.done += 1
         return self.logs
 
+    def phase(self, ahead: int) -> int | None:
+        """Which layer learns in the step after so many more, -1 for all; None where a turn begins."""
+        done = self.done + ahead
+        if done > self.pretraining:
+            return -1
+        layer, place = divmod(done, self.steps_per_layer) if self.steps_per_layer else (0, 0)
+        return layer if place else None
+
+    def count(self, steps: int) -> None:
+        """Count steps that were replayed."""
+        self.done += steps
+
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the batch, through the network, in the chosen precision."""
         with self.autocast:
@@ -135,6 +148,7 @@ class Layerwise:
         phases = zip(statistics(data, first), statistics(visible, hidden), strict=True)
         uphill = [positive - negative for positive, negative in phases]
         uphill[0] -= self.weight_decay * view.weight
+        self.updater.share(uphill)
         for part, velocity, direction in zip(parts, self.velocity, uphill, strict=True):
             velocity.mul_(self.momentum).add_(direction, alpha=self.rate * view.hidden_units.rate)
             part.add_(velocity)

@@ -27,6 +27,7 @@ class TruncatedBackpropagation:
     consecutive: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("unroll",)
     unpackable: ClassVar[str] = "the hidden state it carries belongs to one network"
+    ungraphable: ClassVar[str] = ""
 
     def __init__(self, model: Unrolls, task: Differentiable, updater: Updater, precision: Precision) -> None:
         self.carried = Carried(model)

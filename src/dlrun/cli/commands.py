@@ -12,6 +12,7 @@ _CONFIG_DIR = Option(("--config-dir", "-cd"), "DIR", "a folder of your own confi
 _CFG = Option(("--cfg", "-c"), "job|all", "print the composed config and stop", ("job", "all"))
 _RESOLVE = Option(("--resolve",), "", "with --cfg: fill in the interpolations")
 _PACKAGE = Option(("--package", "-p"), "KEY", "with --cfg: only this part, as in '--package optimizer'")
+_CONFIG = Option(("--config",), "", "only the composed config; at once, for nothing is built")
 _MULTIRUN = Option(("--multirun", "-m"), "", "the same as dlrun sweep")
 _WORKERS = Option(("--workers",), "N", "trials at the same time; 1 by default")
 _DRY_RUN = Option(("--dry-run",), "", "print the points and about how long they would take, and stop")
@@ -40,6 +41,10 @@ _FILTER = Option(("--filter",), "KEY=VALUE", "only runs with this value (* and ?
 _LIMIT = Option(("--limit",), "N", "at most N runs")
 _HOST = Option(("--host",), "ADDRESS", "listen on this address instead of 127.0.0.1 (no password protects it)")
 _PORT = Option(("--port",), "N", "listen on this port instead of the first free one from 6006")
+
+_STEPS = Option(("--steps",), "N", "measure N steps as they are and N in parts, instead of about ten seconds")
+_TRACE = Option(("--trace",), "[PATH]", "write a trace: a .json or .json.gz file, a TensorBoard folder, else into DIR")
+_TRY_COMPILE = Option(("--try-compile",), "", "try engine=compile too, which takes half a minute or more")
 
 _TRAIN = """\
 An override picks an option of a group or sets a key; Hydra's whole grammar holds:
@@ -88,6 +93,15 @@ Examples:
   dlrun predict last photo.png --output large.png
   dlrun predict last --prompt "ROMEO:" --length 300 --temperature 0.7 --top-k 40
   dlrun predict last --count 64 --seed 1"""
+
+_PROFILE = """\
+Trains a short while in a temporary folder and leaves nothing behind but a trace that was asked for. Gains are measured
+on this machine, in turns with the present settings, or said to be bounds.
+
+Examples:
+  dlrun profile model=cnn data=fashion_mnist
+  dlrun profile model=lstm data=text --steps 50 --json
+  dlrun profile model=resnet data=cifar10 --trace trace.json.gz"""
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -141,8 +155,17 @@ COMMANDS: tuple[Command, ...] = (
         "[OVERRIDE...]",
         "show the config, every layer, and what is chosen and why",
         "overrides",
-        (_CONFIG_DIR, _JSON, _DEBUG, _HELP),
+        (_CONFIG, _CONFIG_DIR, _JSON, _DEBUG, _HELP),
         "Reads no data and trains nothing.\n\nExample:\n  dlrun show model=resnet data=cifar10",
+    ),
+    Command(
+        "profile",
+        "profile",
+        "[OVERRIDE...]",
+        "where the time of a training goes, and what would help",
+        "overrides",
+        (_STEPS, _TRACE, _TRY_COMPILE, _CONFIG_DIR, _OUTPUTS, _JSON, _DEBUG, _HELP),
+        _PROFILE,
     ),
     Command(
         "list",

@@ -90,7 +90,7 @@ def _sort(command: Command, words: list[str]) -> tuple[list[str], dict[str, list
             option = spellings[flag]
             if equals:
                 given.setdefault(option.name, []).append(value)
-            waiting = option if option.value and not equals else None
+            waiting = option if option.value and not option.optional and not equals else None
         else:
             plain.append(word)
     return plain, given, waiting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlrun.cli.shared import no_more, reporting, take_run
+from dlrun.cli.shared import importing, no_more, reporting, take_run
 from dlrun.cli.tables import print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def run(arguments: Arguments) -> int:
     no_more("eval", rest, "one RUN")
     split = arguments.text("--split")
     with reporting(arguments) as reporter:
-        from dlrun.trained import evaluate
+        with importing():
+            from dlrun.trained import evaluate
 
         metrics = evaluate(path, split=split, reporter=reporter, trusted=trusted)
     if arguments.flag("--json"):

@@ -6,12 +6,12 @@ Nothing but the standard library's light modules is imported here: ``dlrun --hel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
 from typing import NamedTuple
 
 
 class Option(NamedTuple):
-    """One option: its spellings, the name of its value (empty for a switch) and its meaning."""
+    """One option: its spellings, the name of its value (empty for a switch, in brackets if it may go without)."""
 
     flags: tuple[str, ...]
     value: str
@@ -22,6 +22,11 @@ class Option(NamedTuple):
     def name(self) -> str:
         """The long spelling, by which a command asks for it."""
         return self.flags[0]
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may stand without its value."""
+        return self.value.startswith("[")
 
 
 class Command(NamedTuple):
@@ -76,10 +81,12 @@ def parse(command: Command, words: list[str]) -> Arguments:
     spellings = {flag: option for option in command.options for flag in option.flags}
     plain: list[str] = []
     options: dict[str, list[str]] = {}
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         if word == "--":
             plain.extend(rest)
+            rest.clear()
         elif word == "-" or not word.startswith("-"):
             plain.append(word)
         else:
@@ -91,13 +98,15 @@ def parse(command: Command, words: list[str]) -> Arguments:
     return Arguments(plain, options, [command.name, *words])
 
 
-def _value(command: Command, option: Option, equals: str, value: str, rest: Iterator[str]) -> str:
+def _value(command: Command, option: Option, equals: str, value: str, rest: deque[str]) -> str:
     """The value of ``option``: after its ``=``, else the next word; a switch has none."""
+    if option.optional and not equals and (not rest or is_override(rest[0])):
+        return ""
     if not option.value:
         if equals:
             raise _config_error(f"{option.name} takes no value; write 'dlrun {command.name} {option.name}'")
         return ""
-    found = value if equals else next(rest, None)
+    found = value if equals else rest.popleft() if rest else None
     if not found:
         raise _config_error(f"{option.name} wants a value; write 'dlrun {command.name} {option.name} {option.value}'")
     if option.choices and found not in option.choices:
@@ -105,6 +114,11 @@ def _value(command: Command, option: Option, equals: str, value: str, rest: Iter
 
         raise _config_error(f"{option.name} cannot be '{found}'{did_you_mean(found, option.choices)}")
     return found
+
+
+def is_override(word: str) -> bool:
+    """Whether a word can only be an override or an option, and not the value that an option may go without."""
+    return "=" in word or word[0:1] in ("-", "+", "~")
 
 
 def _unknown_option(command: Command, flag: str, spellings: dict[str, Option]) -> Exception:

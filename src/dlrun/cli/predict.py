@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlrun.cli.shared import take_run
+from dlrun.cli.shared import importing, take_run
 from dlrun.cli.tables import Table, print_json, print_tables
 from dlrun.cli.text import number, printable
 from dlrun.errors import ConfigError, DataError
@@ -34,7 +34,8 @@ def run(arguments: Arguments) -> int:
     count = arguments.number("--count", least=1, most=MOST_COUNT)
     seed = arguments.number("--seed", least=0, most=MOST_SEED)
     heat = temperature(arguments)
-    from dlrun.predict import Wishes, predict
+    with importing():
+        from dlrun.predict import Wishes, predict
 
     wishes = Wishes(arguments.text("--prompt"), length, heat, top_k, count, seed)
     output = Path(to).expanduser() if to else None

@@ -67,6 +67,18 @@ def headline(values: Mapping[str, float]) -> list[str]:
     return [name for name in ("train/loss", measured) if name is not None and name in values]
 
 
+def things(description: Description) -> str:
+    """What the examples of an experiment are, where they have a better name."""
+    return "images" if description.facts.kind == "image" else "examples"
+
+
+def stream(values: Mapping[str, float], examples: str) -> list[str]:
+    """Of data that is read while it trains: how much of it a second, and how long the training waited for it."""
+    if "data_wait" not in values:
+        return []
+    return [f"{values['examples_per_second']:,.0f} {examples}/s", f"waiting for data {values['data_wait']:.0%}"]
+
+
 def evaluation_cells(
     evaluation: Evaluation, baseline: Mapping[str, float], train_loss: float | None
 ) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dlrun.cli.screens import experiment, network
-from dlrun.cli.shared import config_dirs, take_trust
+from dlrun.cli.shared import config_dirs, importing, take_trust
 from dlrun.cli.tables import print_json, print_tables
 from dlrun.cli.text import printable
 
@@ -22,8 +22,15 @@ def run(arguments: Arguments) -> int:
 
     overrides, trusted = take_trust(arguments.words)
     config = compose(overrides, config_dirs(arguments))
+    if arguments.flag("--config"):
+        if arguments.flag("--json"):
+            print_json({"config": OmegaConf.to_container(config)})
+        else:
+            print(OmegaConf.to_yaml(config).rstrip())
+        return 0
 
-    from dlrun.run import describe
+    with importing():
+        from dlrun.run import describe
 
     description = describe(config, trusted)
     if arguments.flag("--json"):

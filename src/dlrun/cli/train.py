@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlrun.cli.shared import config_dirs, finish, outputs, reporting, take_trust
+from dlrun.cli import ranks
+from dlrun.cli.shared import config_dirs, finish, importing, outputs, reporting, take_trust
 from dlrun.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlrun.cli.grammar import Arguments
+    from dlrun.distributed.group import Together
 
 
 def run(arguments: Arguments) -> int:
@@ -27,18 +29,38 @@ def run(arguments: Arguments) -> int:
             raise ConfigError("--cfg prints one config and --multirun makes many; leave one of them out")
         return sweep.run(arguments)
 
+    world = ranks.world()
+    if world is not None and not arguments.flag("--cfg"):
+        return ranks.take_part(world, arguments, trusted, lambda peers: _train(arguments, overrides, trusted, peers))
+    if world is not None and world.rank:
+        return 0
+    return _train(arguments, overrides, trusted, None)
+
+
+def _train(arguments: Arguments, overrides: list[str], trusted: tuple[str, ...], peers: Together | None) -> int:
+    """Compose and train: alone, as the first of several processes, or by starting them."""
     from dlrun.config import compose
 
     config = compose(overrides, config_dirs(arguments))
     if arguments.flag("--cfg"):
         print(config_text(arguments, config, overrides))
         return 0
+    if peers is None and config.trainer.devices != 1:
+        with importing():
+            from dlrun.build import check
 
+        return ranks.start(check(config, trusted).settings.devices, arguments)
+    if peers is not None:
+        peers.set_devices(config)
     with reporting(arguments) as reporter:
-        from dlrun.run import train
+        with importing():
+            from dlrun.run import train
 
         command = ["dlrun", *arguments.command]
-        outcome = train(config, root=outputs(arguments), command=command, reporter=reporter, trusted=trusted)
+        together: dict[str, Any] = {} if peers is None else {"peers": peers}
+        outcome = train(
+            config, root=outputs(arguments), command=command, reporter=reporter, trusted=trusted, **together
+        )
     return finish(arguments, outcome)
 
 

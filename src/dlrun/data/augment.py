@@ -40,7 +40,7 @@ class Augment:
     flip: bool = False
     erase: float = 0.0
 
-    def __call__(self, inputs: Tensor, key: int, indices: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, key: int | Tensor, indices: Tensor) -> Tensor:
         """Return the batch (B, C, H, W) float32 augmented.
 
         ``key`` stands for (seed, epoch), as ``hashing.mix`` gives it; ``indices`` (B,) int64 are the examples' numbers.

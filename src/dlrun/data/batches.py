@@ -16,12 +16,14 @@ from torch.utils.data import Subset
 
 from dlrun.data import Examples, Part, Preprocess
 from dlrun.data.hashing import mix
-from dlrun.data.streaming import Streamed, batch_sizes
+from dlrun.data.moving import InPlace, mover, pinned, staged
+from dlrun.data.sharing import Keep, as_it_lies
+from dlrun.data.streaming import WHOLE, Streamed, Waiting, batch_sizes, split
 from dlrun.data.windows import Windows
 from dlrun.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
-AugmentCall = Callable[[Tensor, int, Tensor], Tensor]
+AugmentCall = Callable[[Tensor, int | Tensor, Tensor], Tensor]
 
 HOST_LIMIT = 2 * 2**30
 DEVICE_SHARE = 0.25
@@ -37,6 +39,8 @@ class Batches:
     always does, false leaves them in main memory. Tensors on the device are preprocessed once when the float32 copy is
     that small too (on the CPU: up to 2 GiB), else batch by batch, which gives the same bits. ``workers`` are the
     processes that read a ``Dataset``. With ``consecutive`` row b of a batch continues row b of the batch before it.
+    Among several processes ``epoch`` yields the part ``shard`` (number, of how many) of each batch; all else is whole,
+    and ``keep`` may replace what is held by one copy for all of them.
 
     Raises:
         ConfigError: ``batch_size`` is below 1, or ``resident`` is true for a part that streams from files.
@@ -54,6 +58,8 @@ class Batches:
         workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
         consecutive: bool = False,
+        shard: tuple[int, int] = WHOLE,
+        keep: Keep = as_it_lies,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} examples cannot be made: trainer.batch_size is at least 1.")
@@ -62,23 +68,26 @@ class Batches:
         self.seed = seed
         self.augment = augment
         self.consecutive = consecutive
+        self.shard = shard
         if consecutive:
             self.size -= self.size % batch_size  # every row has a successor in every batch
+        self._length = len(batch_sizes(self.size, batch_size))
         self._source: _Held | _Cut | Streamed
         if isinstance(part, Windows):
             self._source = _Cut(part, device, consecutive)
         elif isinstance(part, Examples):
-            self._source = _Held(part, preprocess, device, resident)
+            self._source = _Held(part, preprocess, device, resident, keep)
         elif resident is True:
             raise ConfigError(
                 "data that streams from files cannot be resident: raise data.memory so that it is read whole."
             )
         else:
             self._source = Streamed(part, preprocess, device, workers)
+        self._waiting = Waiting() if isinstance(self._source, Streamed) else None
 
     def __len__(self) -> int:
         """Batches per epoch; the last one may be smaller, or one larger."""
-        return len(batch_sizes(self.size, self.batch_size))
+        return self._length
 
     def seen(self, steps: int) -> int:
         """Examples that so many steps have taken."""
@@ -90,6 +99,16 @@ class Batches:
         """Where the examples live, in words for the user."""
         return self._source.placement
 
+    @property
+    def workers(self) -> int | None:
+        """Processes that read the examples while training goes on; None where they are held."""
+        return self._source.workers if isinstance(self._source, Streamed) else None
+
+    def close(self) -> None:
+        """End the processes that wait for the next epoch; the examples stay, and another epoch has new ones."""
+        if isinstance(self._source, Streamed):
+            self._source.close()
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the shuffled batches of one epoch, without the first ``start``, for which nothing is read.
 
@@ -98,8 +117,13 @@ class Batches:
         if not self.size:
             return iter(())
         order = self.order(epoch)
-        batches = self._source.batches(order, self.batch_size, start, mix(self.seed, epoch, SCATTER))
-        return batches if self.augment is None else self._augmented(batches, order, epoch, start)
+        batches = self._source.batches(order, self.batch_size, start, mix(self.seed, epoch, SCATTER), self.shard)
+        ready = batches if self.augment is None else self._augmented(batches, order, epoch, start)
+        return ready if self._waiting is None else self._waiting.timed(ready)
+
+    def waited(self) -> float | None:
+        """Seconds that training waited for its batches since this was last asked; None where they are not streamed."""
+        return None if self._waiting is None else self._waiting.taken()
 
     def order(self, epoch: int) -> Tensor:
         """The places (N,) of the examples in one epoch, one batch after another; on the CPU."""
@@ -109,6 +133,29 @@ class Batches:
             return torch.arange(self.size)
         key = mix(self.seed, epoch, SCATTER)
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(key))
+
+    @property
+    def resident(self) -> bool:
+        """Whether the examples lie on the device that computes, so that ``gather`` can make batches there."""
+        return not isinstance(self._source, Streamed) and self._source.resident and self.shard == WHOLE
+
+    def keys(self, epoch: int) -> tuple[int, int]:
+        """What an epoch's batches depend on beside its order: the key of the augmentation, the shift of windows."""
+        key = mix(self.seed, epoch, SCATTER)
+        shift = self._source.shift(key) if isinstance(self._source, _Cut) else 0
+        return mix(self.seed, epoch, GATHER), shift
+
+    def gather(self, rows: Tensor, keys: Tensor) -> Batch:
+        """The batch of these places (B,) int64 of an epoch's order, as ``epoch`` makes it of them, bit for bit.
+
+        ``keys`` (2,) int64 are the epoch's; both tensors lie on the device, and nothing waits for it. For resident
+        examples alone.
+        """
+        source = self._source
+        if isinstance(source, _Cut):
+            return source.part.gather(rows, keys[1])
+        inputs, targets = cast(_Held, source).gather(rows if self.batch_size < self.size else None)
+        return (inputs if self.augment is None else self.augment(inputs, keys[0], rows)), targets
 
     @property
     def held(self) -> Batch | None:
@@ -121,6 +168,7 @@ class Batches:
         """The same examples, not copied, in the training order of another seed."""
         other = copy.copy(self)
         other.seed = seed
+        other._waiting = None if self._waiting is None else Waiting()
         return other
 
     def in_order(self) -> Iterator[Batch]:
@@ -131,23 +179,25 @@ class Batches:
         augment = cast(AugmentCall, self.augment)
         key = mix(self.seed, epoch, GATHER)
         order = order.to(self._source.device)
-        for rows, (inputs, targets) in zip(
-            order.split(batch_sizes(len(order), self.batch_size))[start:], batches, strict=True
-        ):
+        for rows, (inputs, targets) in zip(split(order, self.batch_size, start, self.shard), batches, strict=True):
             yield augment(inputs, key, rows), targets
 
 
 class _Held:
     """Examples held as tensors, on the device or in main memory."""
 
-    def __init__(self, part: Examples, preprocess: Preprocess, device: torch.device, resident: bool | str) -> None:
+    def __init__(
+        self, part: Examples, preprocess: Preprocess, device: torch.device, resident: bool | str, keep: Keep
+    ) -> None:
         self.device = device
         on_device = _bytes(part.inputs) <= _room(device) if resident == "auto" else bool(resident)
         home = device if on_device else torch.device("cpu")
         self.inputs, self.targets = part.inputs.to(home), part.targets.to(home)
-        self._preprocess = preprocess
+        self._preprocess, self._keep = preprocess, keep
         # From main memory the raw values travel, often a quarter of the bytes, and the device preprocesses them.
-        self.finish: Callable[[Tensor], Tensor] | None = self._move_and_preprocess
+        self.finish: Callable[[Batch], Batch] | None = (
+            InPlace(preprocess, device) if on_device else mover(preprocess, device)
+        )
         if len(part) and home == device:
             self._prepare(_room(home))
         where = "on the device" if on_device and device.type != "cpu" else "in memory"
@@ -166,40 +216,59 @@ class _Held:
         rows = max(1, CHUNK_BYTES // _bytes(first))
         for source, ready in zip(raw.split(rows), self.inputs.split(rows), strict=True):
             ready.copy_(self._preprocess(source))
+        self.inputs = self._keep(self.inputs)
 
-    def _move_and_preprocess(self, inputs: Tensor) -> Tensor:
-        return self._preprocess(inputs.to(self.device, non_blocking=True))
+    @property
+    def resident(self) -> bool:
+        """Whether the examples lie where the batches are wanted."""
+        return self.inputs.device == self.device
 
-    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
-        if batch_size >= len(order):
-            return iter([] if start else list(self.in_order(batch_size)))
-        rows = order.to(self.inputs.device).split(batch_sizes(len(order), batch_size))[start:]
+    def gather(self, rows: Tensor | None) -> Batch:
+        """The examples of these rows; None for all of them as they lie."""
         inputs, targets = self.inputs, self.targets
-        pairs = ((inputs.index_select(0, index), targets.index_select(0, index)) for index in rows)
-        return self._finished(pairs)
+        if rows is not None:
+            inputs, targets = inputs.index_select(0, rows), targets.index_select(0, rows)
+        return (inputs, targets) if self.finish is None else self.finish((inputs, targets))
+
+    def batches(
+        self, order: Tensor, batch_size: int, start: int, key: int, shard: tuple[int, int] = WHOLE
+    ) -> Iterator[Batch]:
+        if batch_size >= len(order) and shard == WHOLE:
+            return iter([] if start else list(self.in_order(batch_size)))
+        rows = split(order.to(self.inputs.device), batch_size, start, shard)
+        inputs, targets, finish, device = self.inputs, self.targets, self.finish, self.device
+        if finish is None:
+            return ((inputs.index_select(0, index), targets.index_select(0, index)) for index in rows)
+        return (finish((staged(inputs, index, device), staged(targets, index, device))) for index in rows)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         if not len(self.targets):
             return iter(())
-        return self._finished(zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True))
-
-    def _finished(self, pairs: Iterator[Batch]) -> Iterator[Batch]:
+        pairs = zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True)
         if self.finish is None:
             return pairs
         finish, device = self.finish, self.device
-        return ((finish(inputs), targets.to(device, non_blocking=True)) for inputs, targets in pairs)
+        return (finish((pinned(inputs, device), pinned(targets, device))) for inputs, targets in pairs)
 
 
 class _Cut:
     """Windows of one sequence, which lies on the device."""
 
+    resident = True
+
     def __init__(self, part: Windows, device: torch.device, consecutive: bool) -> None:
         self.device, self.part, self.consecutive = device, part.to(device), consecutive
         self.placement = "in memory" if device.type == "cpu" else "on the device"
 
-    def batches(self, order: Tensor, batch_size: int, start: int, key: int) -> Iterator[Batch]:
-        shift = mix(key, SHIFT) % (self.part.slack + 1)
-        for rows in order.to(self.device).split(batch_sizes(len(order), batch_size))[start:]:
+    def shift(self, key: int) -> int:
+        """Positions by which an epoch's windows are moved."""
+        return mix(key, SHIFT) % (self.part.slack + 1)
+
+    def batches(
+        self, order: Tensor, batch_size: int, start: int, key: int, shard: tuple[int, int] = WHOLE
+    ) -> Iterator[Batch]:
+        shift = self.shift(key)
+        for rows in split(order.to(self.device), batch_size, start, shard):
             yield self.part.gather(rows, shift)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:

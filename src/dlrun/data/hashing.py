@@ -28,8 +28,11 @@ def mix(*numbers: int) -> int:
     return ((high << 32) | low) & 0x7FFFFFFFFFFFFFFF
 
 
-def uniform(key: int, indices: Tensor, draws: int) -> Tensor:
-    """Return (draws, B) float32 numbers in [0, 1), a function of ``key``, draw and example index (B,) int64."""
+def uniform(key: int | Tensor, indices: Tensor, draws: int) -> Tensor:
+    """Return (draws, B) float32 numbers in [0, 1), a function of ``key``, draw and example index (B,) int64.
+
+    The key may be a 0-d int64 tensor on the device of the indices: the same numbers.
+    """
     words = _scramble_tensor((indices & WORD) ^ (key & WORD))
     counters = torch.arange(1, draws + 1, device=indices.device).unsqueeze(1) * _STRIDE
     words = _scramble_tensor(((words + counters) & WORD) ^ (key >> 32))  # (draws, B)

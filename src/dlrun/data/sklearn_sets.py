@@ -1,10 +1,15 @@
-"""The small data sets that come with scikit-learn: nothing is fetched, and their facts are constants."""
+"""The small data sets that come with scikit-learn: nothing is fetched, and their facts are constants.
+
+Their files are read here: importing scikit-learn takes two seconds, longer than many a training on them.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +18,7 @@ from dlrun.data import Examples, Splits
 from dlrun.data.facts import Facts
 from dlrun.data.pixels import NOTES, chosen_range, drawn, preprocess_for
 from dlrun.data.tabular import TablePreprocess, part_sizes, three_parts
-from dlrun.errors import ConfigError, did_you_mean
+from dlrun.errors import ConfigError, DataError, did_you_mean
 
 DIGITS = 1797
 WHITEST = 16.0  # a digit's pixel counts the dark dots of a 4 x 4 block of the scan
@@ -92,13 +97,9 @@ class SklearnTable:
 
     def load(self) -> Splits:
         """Read, split and standardise."""
-        from sklearn import datasets
-
         facts, known = self.facts(), TABLES[self.name]
-        raw = {"scaled": False} if self.name == "diabetes" else {}
-        bunch: Any = getattr(datasets, f"load_{self.name}")(**raw)
-        inputs = torch.as_tensor(bunch.data, dtype=torch.float64)
-        targets = torch.as_tensor(bunch.target, dtype=torch.int64 if known.classes else torch.float32)
+        inputs, answers = _read(self.name, len(known.features))
+        targets = answers.to(torch.int64 if known.classes else torch.float32)
         labels = targets if known.classes else None
         targets = targets if known.classes else targets[:, None]
         parts = three_parts(len(inputs), self.val, self.test, self.seed, labels)
@@ -140,16 +141,43 @@ class Digits:
 
     def load(self) -> Splits:
         """Read and split; what the preprocessing measures is of the training part."""
-        from sklearn.datasets import load_digits
-
-        bunch: Any = load_digits()
-        images = torch.as_tensor(bunch.images, dtype=torch.uint8)[:, None]
-        labels = torch.as_tensor(bunch.target, dtype=torch.int64)
+        pixels, answers = _read("digits", 64)
+        images, labels = pixels.to(torch.uint8).view(-1, 1, 8, 8), answers.to(torch.int64)
         parts = three_parts(len(images), self.val, self.test, self.seed, labels)
         held = [Examples(images[part], labels[part]) for part in parts]
         train, val, test = drawn(self.pixels, held, self.seed, WHITEST)
         preprocess = preprocess_for(self.pixels, train.inputs, WHITEST)
         return Splits(self.facts(), train, val, test, preprocess, _fingerprint(images, labels))
+
+
+FILES = {
+    "digits": ("digits.csv.gz",),
+    "iris": ("iris.csv",),
+    "wine": ("wine_data.csv",),
+    "breast_cancer": ("breast_cancer.csv",),
+    "diabetes": ("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
+}
+
+
+def _read(name: str, features: int) -> tuple[Tensor, Tensor]:
+    """Inputs (N, features) and targets (N,) of a data set, float64. Raises DataError where its file is missing."""
+    columns = torch.cat([_numbers(file) for file in FILES[name]], dim=1)
+    return columns[:, :features].contiguous(), columns[:, features].contiguous()
+
+
+def _numbers(file: str) -> Tensor:
+    """The numbers of a file, float64; its first line is left out where it has words."""
+    found = find_spec("sklearn")
+    folder = Path(found.origin).parent if found is not None and found.origin is not None else Path("sklearn")
+    path = folder / "datasets" / "data" / file
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): install scikit-learn again") from error
+    rows = [line.replace(",", " ").split() for line in data.decode("ascii").splitlines()]
+    if not rows[0][-1][0].isdigit():
+        del rows[0]
+    return torch.tensor([list(map(float, row)) for row in rows], dtype=torch.float64)
 
 
 def _fingerprint(inputs: Tensor, targets: Tensor) -> str:

@@ -41,7 +41,7 @@ class Windows:
         """The whole sequence: what a task learns its baseline from."""
         return self.values
 
-    def gather(self, rows: Tensor, shift: int = 0) -> tuple[Tensor, Tensor]:
+    def gather(self, rows: Tensor, shift: int | Tensor = 0) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the windows of these indices (B,), all shifted by so many positions."""
         span = torch.arange(self.length + (self.horizon or 1), device=self.values.device)
         whole = self.values[(self.starts.index_select(0, rows) + shift)[:, None] + span]

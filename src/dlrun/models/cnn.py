@@ -12,6 +12,7 @@ Shapes: B batch, C channels, H height, W width, F = C*H*W after the last stage, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -37,6 +38,8 @@ class CNN(nn.Module):
     Raises:
         ConfigError: the data has no images, they vanish under the pooling, or a number is out of its range.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(
         self,

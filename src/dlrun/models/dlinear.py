@@ -14,6 +14,8 @@ Shapes: B batch, L rows looked back on, H rows ahead, F columns of which the fir
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +34,8 @@ class DLinear(nn.Module):
     Raises:
         ConfigError: the data are no series, or ``kernel`` is no odd number.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(self, in_shape: tuple[int, ...], target_shape: tuple[int, ...], kernel: int = 25) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ Shapes: B batch, C channels, H height, W width, N output units.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class LeNet5(nn.Module):
     Raises:
         ConfigError: the data has no images, or they are smaller than 28x28.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(self, in_shape: tuple[int, ...], out_features: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ Shapes: B batch, F input values of one example (the product of ``in_shape``), N 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ class Perceptron(nn.Module):
         out_features: number of output units.
         bias: whether each unit has a bias b.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(self, in_shape: tuple[int, ...], out_features: int, bias: bool = True) -> None:
         super().__init__()

@@ -181,10 +181,6 @@ class RBMView:
         """h drawn from p(h | v): (B, V) -> (B, H)."""
         return self.hidden_units.sample(self.hidden_mean(visible))
 
-    def sample_visible(self, hidden: Tensor) -> Tensor:
-        """v drawn from p(v | h): (B, H) -> (B, V)."""
-        return self.visible_units.sample(self.visible_mean(hidden))
-
     def free_energy(self, visible: Tensor) -> Tensor:
         """F(v) of a machine whose scales are 1: (B, V) -> (B,)."""
         own = self.visible_units.carrier(visible) - visible @ self.visible_bias

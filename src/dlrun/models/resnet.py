@@ -2,8 +2,9 @@
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv 1512.03385).
 ``CifarResNet`` is section 4.2: depth 6n+2 (20, 32, 44, 56, 110), three stages of 16, 32 and 64 maps, shortcuts of
-option A (stride 2 and zeros for the new maps, no parameters). ``ImageNetResNet`` is table 1 for depth 18, 34
-(basic blocks) and 50 (bottlenecks), shortcuts of option B (a 1x1 convolution where the shape changes).
+option A (stride 2 and zeros for the new maps, no parameters); more maps in the first stage make it a wide one
+(S. Zagoruyko, N. Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146). ``ImageNetResNet`` is table 1 for
+depth 18, 34 (basic blocks) and 50 (bottlenecks), shortcuts of option B (a 1x1 convolution where the shape changes).
 Weights start as in He et al. 2015 (arXiv 1502.01852): normal with variance 2 / fan-out.
 
 Differs from the papers in:
@@ -17,6 +18,7 @@ Shapes: B batch, C channels, H height, W width, N output units.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,20 +28,28 @@ from dlrun.models.images import image_shape
 
 Activation = Callable[[], nn.Module]
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+CIFAR_WIDTH = 16
 
 
 def resnet(
-    in_shape: tuple[int, ...], out_features: int, activation: Activation, depth: int = 20
+    in_shape: tuple[int, ...], out_features: int, activation: Activation, depth: int = 20, width: int = CIFAR_WIDTH
 ) -> CifarResNet | ImageNetResNet:
     """The residual network of this depth: 18, 34 and 50 are the ImageNet ones, 6n+2 those for small images.
 
     Raises:
-        ConfigError: the data has no images, or there is no network of this depth.
+        ConfigError: the data has no images, or there is no network of this depth or width.
     """
+    if width < 1:
+        raise ConfigError(f"model.width={width} is a stage without maps; use for example model.width=16")
     if depth in IMAGENET_BLOCKS:
+        if width != CIFAR_WIDTH:
+            raise ConfigError(
+                f"model.width={width} is for the networks of small images, and model.depth={depth} is for large ones; "
+                "use model.depth=20, or leave model.width out"
+            )
         return ImageNetResNet(in_shape, out_features, activation, depth)
     if depth >= 8 and (depth - 2) % 6 == 0:
-        return CifarResNet(in_shape, out_features, activation, depth)
+        return CifarResNet(in_shape, out_features, activation, depth, width)
     known = (20, 32, 44, 56, 110, *IMAGENET_BLOCKS)
     close = min(known, key=lambda d: abs(d - depth))
     raise ConfigError(
@@ -56,20 +66,30 @@ class CifarResNet(nn.Module):
         out_features: number of output units.
         activation: makes each activation.
         depth: 6n+2.
+        width: maps of the first stage; the second has twice and the third four times as many.
     """
 
-    def __init__(self, in_shape: tuple[int, ...], out_features: int, activation: Activation, depth: int = 20) -> None:
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_features: int,
+        activation: Activation,
+        depth: int = 20,
+        width: int = CIFAR_WIDTH,
+    ) -> None:
         super().__init__()
         channels, _, _ = image_shape(in_shape, "resnet")
-        self.stem = nn.Sequential(conv(channels, 16, 3), nn.BatchNorm2d(16), activation())
+        self.stem = nn.Sequential(conv(channels, width, 3), nn.BatchNorm2d(width), activation())
         blocks: list[nn.Module] = []
-        maps = 16
-        for width, stride in ((16, 1), (32, 2), (64, 2)):
+        maps = width
+        for number, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
             for index in range((depth - 2) // 6):
                 first = stride if index == 0 else 1
-                shortcut = ZeroPadShortcut(width - maps, first) if width != maps else nn.Identity()
-                blocks.append(ResidualBlock(basic(maps, width, first, activation), shortcut, activation()))
-                maps = width
+                shortcut = ZeroPadShortcut(number - maps, first) if number != maps else nn.Identity()
+                blocks.append(ResidualBlock(basic(maps, number, first, activation), shortcut, activation()))
+                maps = number
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
@@ -77,7 +97,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N)."""
-        maps = self.blocks(self.stem(x))  # (B, 64, H/4, W/4)
+        maps = self.blocks(self.stem(x))  # (B, 4 width, H/4, W/4)
         out: Tensor = self.output(self.flatten(self.pool(maps)))
         return out
 

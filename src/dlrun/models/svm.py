@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,8 @@ class GaussianSVM(nn.Module):
     Raises:
         ConfigError: ``features`` is another word, or a number is out of its range.
     """
+
+    lowest_precision: ClassVar[str] = "float32"  # the whitening magnifies what lower precision loses
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Transformer(nn.Module):
     Raises:
         ConfigError: the data has no tokens, not every position is to be answered, or a number is out of its range.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(
         self,

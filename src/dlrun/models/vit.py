@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -42,6 +43,8 @@ class VisionTransformer(nn.Module):
     Raises:
         ConfigError: the data has no pictures, the patches do not tile them, or a number is out of its range.
     """
+
+    lowest_precision: ClassVar[str] = "bfloat16"  # proved: scripts/precision_proof.py
 
     def __init__(
         self,

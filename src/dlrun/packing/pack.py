@@ -20,7 +20,6 @@ from torch import Generator, Tensor
 from dlrun.packing.batches import packed_batches
 from dlrun.packing.step import PackedStep
 from dlrun.tasks import Logs
-from dlrun.training.callbacks import Saver
 from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.trainer import Trainer
 
@@ -97,7 +96,7 @@ class Pack:
 
     def _steps(self) -> None:
         """Steps until something is due for some lane."""
-        count, due = min(_steps_left(lane.trainer) for lane in self.lanes), time.perf_counter() + INTERVAL
+        count, due = min(lane.trainer.steps_left() for lane in self.lanes), time.perf_counter() + INTERVAL
         stop = self.lanes[0].trainer.stop
         for ahead in range(count):
             factors = self._factors(ahead)
@@ -181,13 +180,3 @@ def _rows(columns: dict[str, Tensor]) -> list[Logs]:
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*(c.unbind() for c in columns.values()), strict=True)
     ]
-
-
-def _steps_left(trainer: Trainer) -> int:
-    """Steps until a Trainer has something to do."""
-    plan, step = trainer.plan, trainer.step
-    every = next((c.every for c in trainer.callbacks if isinstance(c, Saver) and c.every), None)
-    left = [max(1, plan.log_every - len(trainer.window)), plan.evaluate_every - step % plan.evaluate_every]
-    left += [] if plan.total_steps is None else [plan.total_steps - step]
-    left += [] if every is None else [every - step % every]
-    return max(1, min(left))

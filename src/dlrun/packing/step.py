@@ -18,6 +18,7 @@ from dlrun.packing.optimizers import pack
 from dlrun.packing.stack import Stack
 from dlrun.tasks import Logs
 from dlrun.training.average import Average, ExponentialAverage
+from dlrun.training.layout import UNPACKABLE, lies_so
 from dlrun.training.updater import Clip, ClipByNorm, ClipByValue, Updater
 
 
@@ -124,6 +125,8 @@ class PackedStep:
 def _updater(algorithm: Any) -> Updater:
     if type(algorithm) is not Backpropagation:
         raise Unpackable(getattr(algorithm, "unpackable", "") or f"{type(algorithm).__name__} has no packed form")
+    if lies_so(algorithm.model):
+        raise Unpackable(UNPACKABLE)
     updater: Updater = algorithm.updater
     if updater.scaled:
         raise Unpackable("precision=fp16 leaves out steps that overflow, each trial others; use precision=bf16")

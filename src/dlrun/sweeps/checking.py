@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from dlrun.build import Experiment, Found, check
 from dlrun.errors import ConfigError, DlrunError, did_you_mean
+from dlrun.many_devices import check_started
 from dlrun.sweeps.nouns import Point
 from dlrun.sweeps.points import Composer
 from dlrun.tasks import HIGHER_IS_BETTER, Monitor
+from dlrun.training.peers import ALONE
 
 PART = "val"  # points are ranked on what is held out; the test part is for the last word
 
@@ -64,6 +66,7 @@ def check_points(
     for done, (number, point, seed) in enumerate(jobs, start=1):
         try:
             experiment = check(composer.config(point, seed), trusted, found)
+            check_started(experiment, ALONE)
             goals.setdefault(_goal(experiment, metric), number)
             first = first or experiment
         except DlrunError as error:

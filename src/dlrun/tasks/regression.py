@@ -79,9 +79,11 @@ class Regression:
             self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         self._shift = self.mean if self.standardize else torch.zeros_like(self.mean)
 
-    def _scaled(self, targets: Tensor) -> Tensor:
+    def _scaled(self, targets: Tensor, outputs: Tensor) -> Tensor:
+        """In standardised units: in 32 bits, or in 64 where the network is (torch 2.11's losses do not mix the two)."""
         self._to(targets.device)
-        return ((targets.double() - self._shift) / self.deviation).float()
+        standardised: Tensor = (targets.double() - self._shift) / self.deviation
+        return standardised.to(torch.promote_types(outputs.dtype, torch.float32))
 
     def _to(self, device: torch.device) -> None:
         if self.mean.device != device:
@@ -90,12 +92,13 @@ class Regression:
     def loss(self, model: Network, batch: Batch) -> tuple[Tensor, Logs]:
         """Forward pass and loss of a batch, in standardised units."""
         inputs, targets = batch
-        loss = self.loss_function(model(inputs), self._scaled(targets))
+        outputs = model(inputs)
+        loss = self.loss_function(outputs, self._scaled(targets, outputs))
         return loss, {"loss": loss.detach()}
 
     def outputs_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of outputs (N, D), in standardised units."""
-        return self.loss_function(outputs, self._scaled(targets))
+        return self.loss_function(outputs, self._scaled(targets, outputs))
 
     def measure(self, model: Network, batches: Iterable[Batch], split: str) -> Measured:
         """Loss and metrics over a whole part, beside the baseline's."""

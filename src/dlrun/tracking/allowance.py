@@ -29,9 +29,13 @@ class Allowance:
         """Whether one more use fits into the share of the time elapsed so far."""
         return self.spent + self._last_cost <= self.share * (self._clock() - self._start)
 
-    def begin(self) -> None:
-        """Count from now on: what was spent so far is forgiven, but what a use costs stays known."""
+    def begin(self, dearer: float = 1.0) -> None:
+        """Count from now on: what was spent so far is forgiven, but what a use costs stays known.
+
+        The first use from here on may be so many times dearer.
+        """
         self.spent = 0.0
+        self._last_cost *= dearer
         self._start = self._clock()
 
     @contextmanager

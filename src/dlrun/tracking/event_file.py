@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlrun.tracking.records import record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,14 +35,12 @@ class EventFile:
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names, so the time comes first.
         stem = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path = folder / stem
         self._file = self.path.open("xb")
-        self._records = RecordWriter(self._file)
         self._event = Event
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # TensorBoard takes the first START of a folder as the beginning and each later one as a restart from its step.
@@ -64,7 +64,7 @@ class EventFile:
         self._file.close()
 
     def _write(self, event: Any) -> None:
-        self._records.write(event.SerializeToString())
+        self._file.write(record(event.SerializeToString()))
         self._file.flush()
 
 

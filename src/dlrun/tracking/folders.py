@@ -9,24 +9,26 @@ Two made in one second cannot meet: a name ends in random letters and the folder
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlrun.errors import StorageError
-from dlrun.tracking.durable import DISK, read_small
-from dlrun.tracking.jsonable import spoken
+from dlrun.errors import ConfigError, StorageError
+from dlrun.tracking.durable import DISK, Disk, read_small, replace
+from dlrun.tracking.jsonable import plain, spoken
 
 RECORD = "run.json"  # what makes a folder a run
 SWEEP_FILE = "sweep.json"  # what makes a folder a sweep
 TRIAL = re.compile(r"(\d{4,})-seed(\d+)")
+_SHOWN = 6
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _RUN = re.compile(r"\d{6}-.+")
 _SWEEP = re.compile(r"\d{6}-sweep-.+")
@@ -116,6 +118,32 @@ def read_table(path: Path) -> dict[str, Any]:
         raise ValueError("it is not a table")
     # Most tables have no such word, and looking through every value takes longer than reading them.
     return dict(spoken(table)) if b'NaN"' in text or b'Infinity"' in text else table
+
+
+def record_at(path: Path) -> dict[str, Any]:
+    """What `read_table` finds; raises ConfigError in a sentence where it cannot."""
+    try:
+        return read_table(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def write_record(path: Path, values: Mapping[str, Any], disk: Disk) -> None:
+    """Write a table durably, so that `read_table` gives it back; raises StorageError."""
+    text = json.dumps(plain(dict(values)), indent=2, ensure_ascii=False) + "\n"
+    replace(path, [text.encode()], disk)
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first few names, and how many there are more."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def nearest(text: str, names: Mapping[str, str], there: Sequence[str]) -> str:
+    """For a name that was not found: those like it (``names``, by how they are called), else what is ``there``."""
+    close = [names[name] for name in difflib.get_close_matches(text, names, n=3, cutoff=0.4)]
+    return f"the nearest names are {', '.join(close)}" if close else f"there are {listing(there)}"
 
 
 def places(root: Path) -> Iterator[Place]:

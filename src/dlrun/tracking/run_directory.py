@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,20 +17,21 @@ from dlrun.tracking.folders import (
     age,
     has_record,
     is_sweep,
+    listing,
     make_unique,
     making,
+    nearest,
     now_text,
     places,
-    read_table,
+    record_at,
     second,
     slug,
     sweep_paths,
     sync,
     trial_places,
+    write_record,
 )
-from dlrun.tracking.jsonable import plain
 
-_SHOWN = 6
 _FOLDERS = ("checkpoints", "tensorboard", "plots", "predictions", "export")
 
 
@@ -142,10 +141,7 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """What run.json says; raises ConfigError when it cannot be read."""
-        try:
-            return read_table(self.path / RECORD)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{self.path / RECORD} cannot be read: {error}") from error
+        return record_at(self.path / RECORD)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file of the run durably, such as config.yaml or the git diff."""
@@ -160,7 +156,7 @@ class RunDirectory:
         self._write({"name": self.name, "label": label, "status": "running", "created": now_text(), "attempts": 0})
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.write_text(RECORD, json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n")
+        write_record(self.path / RECORD, record, self._disk)
 
 
 def outputs_root(explicit: str | None) -> Path:
@@ -201,16 +197,14 @@ def find_run(text: str, root: Path) -> Path:
     if len(found) == 1 or len(exact) == 1:
         return (exact or found)[0].path
     if found:
-        raise ConfigError(f"{text!r} is part of {len(found)} runs: {_listing(found)}; give more of the name")
+        raise ConfigError(f"{text!r} is part of {len(found)} runs: {listing(_newest(found))}; give more of the name")
     _refuse_sweep(text, root, there)
     if text and Path(text).is_dir():
         raise ConfigError(f"{text} is not a run: it has no {RECORD}; `dlrun runs` lists the runs in {root}")
     if not there:
         raise ConfigError(f"there is no run {text!r}: {root} holds no runs; `dlrun train` makes one")
     short = {place.name if "/" in text else place.path.name: place.name for place in there}
-    close = [short[name] for name in difflib.get_close_matches(text, short, n=3, cutoff=0.4)]
-    nearest = f"the nearest names are {', '.join(close)}" if close else f"there are {_listing(there)}"
-    raise ConfigError(f"there is no run {text!r} in {root}; {nearest}")
+    raise ConfigError(f"there is no run {text!r} in {root}; {nearest(text, short, _newest(there))}")
 
 
 def _refuse_sweep(text: str, root: Path, there: list[Place]) -> None:
@@ -240,9 +234,9 @@ def describe(place: Place) -> dict[str, Any]:
     """The record of one run as `list_runs` has it."""
     path = place.path
     try:
-        record = read_table(path / RECORD)
-    except (OSError, ValueError, RecursionError) as error:
-        record = {"status": "unreadable", "error": f"{path / RECORD} cannot be read: {error}"}
+        record = record_at(path / RECORD)
+    except ConfigError as error:
+        record = {"status": "unreadable", "error": str(error)}
     if record.get("status") == "running" and not lock.is_held(path / "run.lock"):
         record["status"] = "crashed"
     given, trial = record.pop("sweep", None), TRIAL.fullmatch(path.name)
@@ -252,7 +246,6 @@ def describe(place: Place) -> dict[str, Any]:
     return {**record, "name": place.name, "path": str(path)}
 
 
-def _listing(found: list[Place]) -> str:
-    newest = sorted(found, key=lambda place: place.full_name, reverse=True)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(place.name for place in newest[:_SHOWN]) + more
+def _newest(found: list[Place]) -> list[str]:
+    """Their names, the newest first."""
+    return [place.name for place in sorted(found, key=lambda place: place.full_name, reverse=True)]

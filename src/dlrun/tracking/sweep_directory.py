@@ -10,8 +10,6 @@ NNNN-seedS/    the trials
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -21,26 +19,27 @@ from typing import Any
 
 from dlrun.errors import ConfigError, LockedError
 from dlrun.tracking import lock
-from dlrun.tracking.durable import DISK, Disk, replace, sweep_temporaries
+from dlrun.tracking.durable import DISK, Disk, sweep_temporaries
 from dlrun.tracking.folders import (
     SWEEP_FILE,
     TRIAL,
     age,
+    listing,
     make_unique,
     making,
+    nearest,
     now_text,
-    read_table,
+    record_at,
     second,
     slug,
     sweep_paths,
     sync,
     trial_places,
+    write_record,
 )
-from dlrun.tracking.jsonable import plain
 
 STATUS_FILE = "status.json"
 _ENDED = ("done", "pruned", "diverged", "failed")
-_SHOWN = 6
 
 
 class SweepDirectory:
@@ -90,10 +89,11 @@ class SweepDirectory:
         if len(found) == 1 or len(exact) == 1:
             return cls.open((exact or found)[0])
         if found:
-            raise ConfigError(f"{text!r} is part of {len(found)} sweeps: {_listing(found)}; give more of the name")
-        close = difflib.get_close_matches(text, [path.name for path in paths], n=3, cutoff=0.4)
-        nearest = f"the nearest names are {', '.join(close)}" if close else f"there are {_listing(paths)}"
-        raise ConfigError(f"there is no sweep {text!r} in {root}; {nearest}")
+            raise ConfigError(
+                f"{text!r} is part of {len(found)} sweeps: {listing(_newest(found))}; give more of the name"
+            )
+        names = {path.name: path.name for path in paths}
+        raise ConfigError(f"there is no sweep {text!r} in {root}; {nearest(text, names, _newest(paths))}")
 
     @property
     def name(self) -> str:
@@ -160,18 +160,18 @@ class SweepDirectory:
         """
         if (self.path / SWEEP_FILE).exists():
             raise ConfigError(f"{self.path} is a sweep already; go on with it: dlrun sweep --resume {self.path}")
-        self._write(SWEEP_FILE, {"name": self.name, "created": now_text(), **values})
+        write_record(self.path / SWEEP_FILE, {"name": self.name, "created": now_text(), **values}, self._disk)
 
     def read_json(self) -> dict[str, Any]:
         """What sweep.json says; raises ConfigError when it cannot be read."""
-        return self._read(SWEEP_FILE)
+        return record_at(self.path / SWEEP_FILE)
 
     def write_status(self, status: str, **values: Any) -> None:
         """Update status.json durably: ``running`` at the start, else how it ended; only for the holder of the lock.
 
         `list_sweeps` reads of it ``done`` and ``planned`` (points), ``best`` (``metric`` and ``value``), ``seconds``.
         """
-        self._write(STATUS_FILE, {**self.status(), "status": status, **values})
+        write_record(self.path / STATUS_FILE, {**self.status(), "status": status, **values}, self._disk)
 
     def status(self) -> dict[str, Any]:
         """What status.json says; a sweep that says ``running`` while nobody holds its lock has the status ``crashed``.
@@ -179,7 +179,7 @@ class SweepDirectory:
         Empty where nothing was written yet, or it cannot be read.
         """
         try:
-            found = self._read(STATUS_FILE)
+            found = record_at(self.path / STATUS_FILE)
         except ConfigError:
             found = {}
         if self.is_held():
@@ -189,16 +189,6 @@ class SweepDirectory:
     @property
     def _lock(self) -> Path:
         return self.path / "sweep.lock"
-
-    def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        text = json.dumps(plain(dict(values)), indent=2, ensure_ascii=False) + "\n"
-        replace(self.path / name, [text.encode()], self._disk)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            return read_table(self.path / name)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{self.path / name} cannot be read: {error}") from error
 
 
 def list_sweeps(root: Path, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -283,7 +273,6 @@ def _joined(trials: Sequence[dict[str, Any]], key: str) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{len(names)} of them"
 
 
-def _listing(paths: Sequence[Path]) -> str:
-    newest = sorted(paths, key=second, reverse=True)
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(path.name for path in newest[:_SHOWN]) + more
+def _newest(paths: Sequence[Path]) -> list[str]:
+    """Their names, the newest first."""
+    return [path.name for path in sorted(paths, key=second, reverse=True)]

@@ -53,7 +53,7 @@ class TensorBoard(Callback):
         hyperparameters: Mapping[str, Value],
         metric_names: Sequence[str],
         purge_step: int | None = None,
-        share: float = 0.01,
+        share: float = 0.002,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.folder = folder
@@ -70,11 +70,12 @@ class TensorBoard(Callback):
         self._metric = "accuracy"
         self._drawn: dict[str, tuple[int, Image | str | None]] = {}
         self._histograms_at = -1 if purge_step is None else purge_step - 1  # a resumed run has its start's already
+        self._graph_owed = False  # it takes a while and shows the same at any time: training comes first
         self._failed: set[str] = set()
         self._last_evaluation: Evaluation | None = None
 
     def on_start(self, trainer: Trainer) -> None:
-        """Open the file; write the configuration, the hyperparameters and the graph, unless an earlier attempt did."""
+        """Open the file; write the configuration, the hyperparameters and pictures, unless an earlier attempt did."""
         self._metric = "r2" if trainer.task.name == "regression" else trainer.task.monitor.metric
         first = not any((self.folder / "tensorboard").glob("events*"))
         with self._storing():
@@ -90,21 +91,20 @@ class TensorBoard(Callback):
         with self._trying("pictures"):
             event_file.picture("", blank(1, 1)[0])  # loads Pillow, slow once and not the first picture's own cost
             self._gallery = gallery.Gallery(trainer)
-        if first and self._gallery is not None and self._file is not None:
-            with self._trying("graph"):
-                graph, metadata = trace(trainer.model, self._gallery.inputs)
-                with self._storing():
-                    self._file.add_graph(graph, metadata)
+        self._graph_owed = first
         if first and self._gallery is not None:
             with self.picture_time.spending():
                 self._draw(self._gallery.drawings(), trainer.step, keep=False)
         # The pictures of the untrained network belong to the start; the share is that of the training's own time.
-        self.histogram_time.begin()
-        self.picture_time.begin()
+        self.histogram_time.begin(dearer=2)  # with gradients
+        self.picture_time.begin(dearer=4)  # with those of an evaluation, the first of their kind
 
     def on_log(self, trainer: Trainer, row: dict[str, float]) -> None:
-        """One event with all numbers of the row; histograms when their time has come."""
+        """One event with all numbers of the row; the graph and histograms when their time has come."""
         self._scalars(row, trainer.step)
+        if self._graph_owed and self.picture_time.allows():
+            with self.picture_time.spending():
+                self._draw_graph(trainer)
         if self._file is not None and self.histogram_time.allows():
             with self.histogram_time.spending():
                 self._histograms(trainer)
@@ -121,7 +121,9 @@ class TensorBoard(Callback):
                 self._draw_all(trainer, keep=False)
 
     def on_end(self, trainer: Trainer) -> None:
-        """The final histograms, pictures and codes, the pictures as events and as files."""
+        """The final histograms, pictures and codes, the pictures as events and as files; the graph where it is owed."""
+        if self._graph_owed:
+            self._draw_graph(trainer)
         self._histograms(trainer)
         self._draw_all(trainer, keep=True)
         self._draw_learning_curves()
@@ -154,6 +156,14 @@ class TensorBoard(Callback):
             self._histograms_at = trainer.step
             with self._trying("histograms"):
                 self._add(histograms(weights_and_gradients(trainer.model)), trainer.step)
+
+    def _draw_graph(self, trainer: Trainer) -> None:
+        self._graph_owed = False
+        if self._gallery is not None and self._file is not None:
+            with self._trying("graph"):
+                graph, metadata = trace(trainer.model, self._gallery.inputs)
+                with self._storing():
+                    self._file.add_graph(graph, metadata)
 
     def _draw_all(self, trainer: Trainer, keep: bool) -> None:
         if self._gallery is not None:

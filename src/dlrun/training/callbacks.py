@@ -51,7 +51,13 @@ class Reporter(Protocol):
 
 
 class Callback:
-    """Does nothing at every occasion; a callback overrides those it needs."""
+    """Does nothing at every occasion; a callback overrides those it needs.
+
+    Attributes:
+        every: steps after which ``on_step`` must be called, whatever else is due; None when any step will do.
+    """
+
+    every: int | None = None
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
@@ -110,9 +116,13 @@ class Progress(Callback):
 
 
 class Saver(Callback):
-    """Writes checkpoints: every so many steps, or as often as costs under ``share`` of the time."""
+    """Writes checkpoints: every so many steps, or as often as costs under ``share`` of the time.
 
-    LONGEST = 600.0
+    The first comes when what it is likely to cost, from the size of the network, fits into the share.
+    """
+
+    SHORTEST, LONGEST = 1.0, 600.0  # seconds between two
+    LEAST, BYTES_PER_SECOND = 0.02, 2e8  # what a small one takes to be safe on a disk, and how fast a large one goes
 
     def __init__(
         self,
@@ -120,14 +130,14 @@ class Saver(Callback):
         history: History,
         every: int | None,
         extra: dict[str, Any],
-        share: float = 0.01,
+        share: float = 0.003,
     ) -> None:
         self.checkpoints = checkpoints
         self.history = history
         self.every = every
         self.extra = extra
         self.share = share
-        self.due = time.perf_counter() + 1.0
+        self.due = time.perf_counter() + self.SHORTEST
         self.saved = (-1, -1)  # the step, and the step of its last evaluation
         self.best_step = -1
 
@@ -135,6 +145,8 @@ class Saver(Callback):
         """A resumed run's step and best network are on disk already."""
         self.saved = (trainer.step, trainer.evaluated_at) if trainer.step else (-1, -1)
         self.best_step = trainer.best.step if trainer.best and trainer.best.model is not None else -1
+        size = 4 * sum(p.numel() * p.element_size() for p in trainer.updater.parameters)  # with two moments and a best
+        self._wait_after(self.LEAST + size / self.BYTES_PER_SECOND)
 
     def on_step(self, trainer: Trainer, logs: dict[str, Tensor]) -> None:
         """Save when due."""
@@ -153,13 +165,15 @@ class Saver(Callback):
         now = (trainer.step, trainer.evaluated_at)
         if now == self.saved:
             return
-        trainer.check_finite()
         started = time.perf_counter()
+        trainer.check_finite()
         self.history.sync()  # a power cut must not leave a checkpoint whose rows are gone
         if trainer.best is not None and trainer.best.model is not None and trainer.best.step != self.best_step:
             self.checkpoints.save_best(trainer.best.step, trainer.best.state() | self.extra)
             self.best_step = trainer.best.step
         self.checkpoints.save(trainer.step, trainer.state_dict() | self.extra)
         self.saved = now
-        ended = time.perf_counter()
-        self.due = ended + min(self.LONGEST, max(1.0, (ended - started) / self.share))
+        self._wait_after(time.perf_counter() - started)
+
+    def _wait_after(self, cost: float) -> None:
+        self.due = time.perf_counter() + min(self.LONGEST, max(self.SHORTEST, cost / self.share))

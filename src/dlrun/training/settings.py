@@ -43,6 +43,8 @@ class Settings:
     init_from: str | None
     seed: int
     device: str
+    devices: int
+    channels_last: bool | str
     threads: int | str
     workers: int | str
     deterministic: bool | str
@@ -60,6 +62,7 @@ class Settings:
         self._at_least("early_stop", 1, whole=True, null=True)
         self._at_least("checkpoint_every", 1, auto=True, whole=True)
         self._at_least("threads", 1, auto=True, whole=True)
+        self._at_least("devices", 1, whole=True)
         self._at_least("workers", 0, auto=True, whole=True)
         self._at_least("seed", 0, whole=True)
         if not (isinstance(self.ema, (int, float)) and 0 <= self.ema < 1):
@@ -72,6 +75,8 @@ class Settings:
             raise ConfigError(f"trainer.seed={self.seed}: takes a whole number below 2**63")
         if self.deterministic not in ("auto", True, False):
             raise ConfigError(f"trainer.deterministic={self.deterministic}: takes true, false or auto")
+        if self.channels_last not in ("auto", True, False):
+            raise ConfigError(f"trainer.channels_last={self.channels_last}: takes true, false or auto")
         if self.init_from is not None and not isinstance(self.init_from, str):
             raise ConfigError(f"trainer.init_from={self.init_from}: takes the directory of a run, or null")
         if not isinstance(self.limit, dict):

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,13 +15,21 @@ HANDLED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class StopFlag:
-    """The number of the signal that asked the run to stop, or 0."""
+    """The number of the signal that asked the run to stop, or 0.
 
-    def __init__(self) -> None:
+    Args:
+        ask: asked for the number as long as there is none, by each question whether to stop: among several processes
+            the answer is common to all.
+    """
+
+    def __init__(self, ask: Callable[[], int] | None = None) -> None:
         self.number = 0
+        self._ask = ask
         self._at = 0.0
 
     def __bool__(self) -> bool:
+        if self._ask is not None and not self.number:
+            self.number = self._ask()
         return self.number != 0
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

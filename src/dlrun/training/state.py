@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from dlrun.training.best import Best
 from dlrun.training.randomness import random_state, restore_random_state
 from dlrun.training.window import Window
 
 if TYPE_CHECKING:
     from dlrun.training.trainer import Trainer
+
+RANKS = "ranks"  # the key under which a checkpoint of several processes has what each one's algorithm carries
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:
@@ -34,9 +38,10 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 def restore(trainer: Trainer, state: dict[str, Any], best: dict[str, Any] | None) -> None:
     """The inverse of ``state_of``; ``best`` is the best checkpoint's state, where there is one."""
+    state = trainer.peers.spread(trainer, state)
     trainer.model.load_state_dict(state["model"])
     trainer.updater.load_state_dict(state["updater"])
-    trainer.algorithm.load_state_dict(state["algorithm"])
+    trainer.algorithm.load_state_dict(carried(state, trainer.peers.rank, trainer.peers.size))
     trainer.schedule.load_state_dict(state["schedule"])
     trainer.average.load_state_dict(state["average"])
     device = trainer.updater.parameters[0].device
@@ -46,5 +51,22 @@ def restore(trainer: Trainer, state: dict[str, Any], best: dict[str, Any] | None
     trainer.evaluations_without_progress = state["evaluations_without_progress"]
     if state["best"] is not None and best is not None:  # without a good best checkpoint it is chosen anew
         same = best["step"] == state["best"]["step"]
-        trainer.best = Best(**state["best"], model=best["model"] if same else None)
+        weights = trainer.peers.spread(trainer, {"model": best["model"]})["model"] if same else None
+        trainer.best = Best(**state["best"], model=weights)
     restore_random_state(state["random"])
+
+
+def carried(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+    """What the algorithm of one process of ``size`` carries on, of a checkpoint that any number of them has made.
+
+    A hidden state (L, B, H) belongs to the rows of a batch, which are cut in the order of the processes. Anything else
+    is one process's own (the chains of a Boltzmann machine): where there were fewer, several go on from the same.
+    """
+    each: list[dict[str, Any]] = state.get(RANKS) or [state["algorithm"]]
+    if len(each) == size:
+        return each[rank]
+    mine = dict(each[rank % len(each)])
+    if mine.get("hidden"):
+        parts = [torch.cat(parts, 1) for parts in zip(*(one["hidden"] for one in each), strict=True)]
+        mine["hidden"] = [part.tensor_split(size, 1)[rank].contiguous() for part in parts]
+    return mine

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +26,12 @@ from dlrun.training.average import Average
 from dlrun.training.best import Best, copied
 from dlrun.training.callbacks import Callback
 from dlrun.training.evaluation import EvaluationStopped, Viewed, as_it_is, evaluate
+from dlrun.training.peers import ALONE, Peers
 from dlrun.training.plan import Plan
 from dlrun.training.precision import Precision
 from dlrun.training.signals import StopFlag
 from dlrun.training.state import restore, state_of
+from dlrun.training.taking import Take, one_step
 from dlrun.training.window import REMEDY, Window
 
 T = TypeVar("T")
@@ -45,7 +48,9 @@ class Trainer:
         plan: how long and how often.
         goal: the metric of the validation part that chooses the best network.
         stop: raised by a signal.
+        peers: the processes of the run; all of them call the same methods in the same order.
         viewed: the model as evaluation sees it, for one part: a language model may carry its state from batch to batch.
+        take: takes the next step or, up to ``steps_left``, several; the logs of each.
     """
 
     def __init__(
@@ -65,13 +70,15 @@ class Trainer:
         goal: Monitor,
         stop: StopFlag,
         viewed: Viewed = as_it_is,
+        take: Take = one_step,
         callbacks: Sequence[Callback] = (),
+        peers: Peers = ALONE,
     ) -> None:
         self.model, self.task, self.facts = model, task, facts
         self.algorithm, self.updater, self.take_step = algorithm, algorithm.updater, take_step
-        self.schedule, self.average, self.viewed = schedule, average, viewed
+        self.schedule, self.average, self.viewed, self.take = schedule, average, viewed, take
         self.train, self.val, self.plan, self.goal, self.stop = train, val, plan, goal, stop
-        self.callbacks = list(callbacks)
+        self.callbacks, self.peers = list(callbacks), peers
         self.autocast = precision.autocast(self.updater.parameters[0].device)
         self.step = 0
         self.best: Best | None = None
@@ -109,10 +116,7 @@ class Trainer:
     def _train(self) -> str:
         batches, reason = self._batches(), None
         while reason is None:
-            self.updater.set_factor(self.factor())
-            logs = self.take_step(next(batches))
-            self.average.update()
-            reason = self.advance((logs,))
+            reason = self.advance(self.take(self, batches))
         return reason
 
     def advance(self, logs: Sequence[dict[str, Tensor]]) -> str | None:
@@ -146,6 +150,14 @@ class Trainer:
         """What the schedule makes of the base rate in the next step, or so many steps later."""
         return self.schedule.factor(self.step + ahead, self._total(), len(self.train))
 
+    def steps_left(self) -> int:
+        """Steps until something is due: a logged row, an evaluation, a checkpoint, the end; at least 1."""
+        plan, step = self.plan, self.step
+        left = [plan.log_every - len(self.window), plan.evaluate_every - step % plan.evaluate_every]
+        left += [] if plan.total_steps is None else [plan.total_steps - step]
+        left += [callback.every - step % callback.every for callback in self.callbacks if callback.every]
+        return max(1, min(left))
+
     def _batches(self) -> Iterator[Batch]:
         """Batches without end, from the place where the run stands."""
         while True:
@@ -155,12 +167,13 @@ class Trainer:
     def log(self) -> None:
         """Read the window from the device, once, and hand the row to the callbacks."""
         means = self.window.means(self.step, self.updater.scaled)
-        now = time.perf_counter()
+        seconds, waited = max(time.perf_counter() - self._window_started, 1e-9), self.train.waited()
         seen = self.train.seen(self.step) - self.train.seen(max(self.step - len(self.window), self._step_before))
         row = means | {
             "rate": self.updater.rate,
             "gradient_norm": float(self.updater.gradient_norm()),
-            "examples_per_second": seen / max(now - self._window_started, 1e-9),
+            "examples_per_second": seen / seconds,
+            **({} if waited is None else {"data_wait": min(1.0, waited / seconds)}),
         }
         self.latest = self.latest | row
         self.window.clear()
@@ -185,6 +198,7 @@ class Trainer:
                     self.model, self.task, self.val, self.autocast,
                     split="val", step=self.step, epoch=self.epoch, stop=self.stop, viewed=self.viewed,
                 )  # fmt: skip
+                evaluation = replace(evaluation, metrics=self.peers.same(evaluation.metrics))
                 self._compare(evaluation)
         except EvaluationStopped:
             self.evaluated_at = -1  # owed: the resumed run begins with it
@@ -228,13 +242,13 @@ class Trainer:
     def _stop_reason(self) -> str | None:
         if self.stop:
             return "interrupted"
-        if self._ending is not None:
-            return self._ending
+        if (ending := self.peers.ending(self._ending)) is not None:
+            return ending
         if self.plan.total_steps is not None and self.step >= self.plan.total_steps:
             return "finished"
         if self.plan.early_stop is not None and self.evaluations_without_progress >= self.plan.early_stop:
             return "early stop"
-        if self.plan.budget is not None and self.seconds >= self.plan.budget:
+        if self.plan.budget is not None and self.peers.clock(self.seconds) >= self.plan.budget:
             return "budget"
         return None
 
@@ -255,7 +269,7 @@ class Trainer:
     def share(self) -> float:
         """How much of the run is done, 0 to 1."""
         by_step = self.step / self.plan.total_steps if self.plan.total_steps else 0.0
-        return min(1.0, max(by_step, self.seconds / self.plan.budget if self.plan.budget else 0.0))
+        return min(1.0, max(by_step, self.peers.clock(self.seconds) / self.plan.budget if self.plan.budget else 0.0))
 
     def _tell(self, occasion: str, *args: Any) -> None:
         for callback in self.callbacks:

@@ -12,6 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dlrun.training.layout import like
+from dlrun.training.lean import LeanStep, backward, without_compiler
+from dlrun.training.skippable import Skippable, begun
+
 Clip = Callable[[list[nn.Parameter]], object]
 
 
@@ -87,8 +91,14 @@ class Updater:
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.factor = 1.0
-        # A disabled scaler only forwards; calling the optimizer itself saves two Python calls in every step.
-        self._apply = self._scaled_step if scaler.is_enabled() else optimizer.step
+        self.exchange: Callable[[Sequence[Tensor]], None] | None = None  # averages over the processes of the run
+        # A disabled scaler only forwards to the optimizer, whose step has a quicker form.
+        lean = LeanStep(optimizer)
+        self._apply = self._scaled_step if scaler.is_enabled() else lean
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if scaler.is_enabled() and fused:
+            fused = begun(optimizer)
+        self._scaled: Any = optimizer if fused else Skippable(optimizer, lean)
 
     @property
     def rate(self) -> float:
@@ -115,18 +125,25 @@ class Updater:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a 0-d loss by the chain rule, added to those that are there."""
-        self.scaler.scale(loss).backward()
+        backward(self.scaler.scale(loss) if self.scaler.is_enabled() else loss)
 
     def step(self) -> None:
         """Clip, then move the weights against the gradient."""
+        if self.exchange is not None:  # before the scaler looks: what overflows on one process counts on all
+            self.exchange([p.grad for p in self.parameters if p.grad is not None])
         if self.clips:
-            self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self._scaled)
             for clip in self.clips:
                 clip(self.parameters)
         self._apply()
 
+    def share(self, directions: Sequence[Tensor]) -> None:
+        """Average over the processes of the run, in place, what an algorithm moves weights by on its own."""
+        if self.exchange is not None:
+            self.exchange(directions)
+
     def _scaled_step(self) -> None:
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self._scaled)
         self.scaler.update()
 
     def gradient_norm(self) -> Tensor:
@@ -135,11 +152,16 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer and scaler state."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "factor": self.factor}
+        with without_compiler():
+            state = self.optimizer.state_dict()
+        return {"optimizer": state, "scaler": self.scaler.state_dict(), "factor": self.factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        with without_compiler():
+            self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, held in self.optimizer.state.items():  # fused kernels take both to lie alike
+            held.update({name: like(value, parameter) for name, value in held.items() if isinstance(value, Tensor)})
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.factor = state["factor"]

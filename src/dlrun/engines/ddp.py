@@ -1,0 +1,61 @@
+"""The step on several processes, each with the whole network and a part of every batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlrun.algorithms import Algorithm
+from dlrun.distributed.averaging import Exchange, average_after, make_equal, running_statistics
+from dlrun.distributed.group import Together, current
+from dlrun.engines import Step
+from dlrun.tasks import Batch
+from dlrun.training.updater import Updater, Updaters
+
+
+class Ddp:
+    """Averages the gradients over the processes before every update; alone it is the step as it is written.
+
+    Batch normalisation looks at the whole batch on GPUs (``SyncBatchNorm``). On the CPU, which has no such kernel, it
+    looks at each process's part; the running statistics are averaged after every step.
+    """
+
+    def prepare(self, algorithm: Algorithm) -> Step:
+        """The algorithm's step; its updaters average what they move the weights by."""
+        peers = current()
+        if peers is None:
+            return algorithm.step
+        exchange = Exchange()
+        for updater in updaters(algorithm):
+            updater.exchange = exchange
+        model = network(algorithm)
+        make_equal(model)
+        if peers.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return shared_step(algorithm, peers, exchange, running_statistics(model))
+
+
+def shared_step(algorithm: Algorithm, peers: Together, exchange: Exchange, statistics: list[Tensor]) -> Step:
+    """The step with random numbers of its own on every process, and with the logs of the whole batch."""
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        exchange.count = len(batch[0])
+        peers.begin_step()
+        with peers.explained():
+            return average_after(algorithm.step(batch), statistics, exchange.count)
+
+    return step
+
+
+def updaters(algorithm: Algorithm) -> tuple[Updater, ...]:
+    """The one updater of most algorithms, or the several of one that trains several networks."""
+    updater = algorithm.updater
+    return updater.parts if isinstance(updater, Updaters) else (updater,)  # type: ignore[return-value]
+
+
+def network(algorithm: Algorithm) -> nn.Module:
+    """The network that an algorithm trains."""
+    inner: Any = getattr(algorithm, "inner", algorithm)
+    model: nn.Module = inner.carried.model if hasattr(inner, "carried") else inner.model
+    return model

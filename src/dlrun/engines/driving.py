@@ -1,0 +1,68 @@
+"""Who takes a trainer's steps and how evaluation sees the network: the loop itself, or an engine that records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from dlrun.engines import Engine
+from dlrun.engines.driver import Driver
+from dlrun.engines.recording import Recorder, Ungraphable
+from dlrun.engines.viewing import Viewing
+from dlrun.training.evaluation import Viewed
+from dlrun.training.taking import Take, one_step
+
+
+@runtime_checkable
+class Records(Protocol):
+    """An engine whose steps may be recorded and replayed.
+
+    Attributes:
+        sizes: steps in one recording, from the largest to 1.
+        short: seconds under which a step is recorded with others.
+    """
+
+    sizes: Sequence[int]
+    short: float
+
+    def recorder(self, device: torch.device) -> Recorder | None:
+        """What records on this device; None where the engine does without.
+
+        Raises:
+            Ungraphable: nothing does, and the user is to know.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Driving:
+    """What a trainer needs of an engine beside its step."""
+
+    take: Take
+    viewed: Viewed
+
+
+def driving(
+    engine: Engine, device: torch.device, viewed: Viewed, note: Callable[[str], None], given_up: bool = False
+) -> Driving:
+    """How an engine drives a trainer on a device.
+
+    Args:
+        viewed: the network as evaluation sees it without recordings.
+        note: told why the run goes on without recordings, when it does.
+        given_up: it did so before.
+    """
+    if not isinstance(engine, Records) or given_up:
+        return Driving(one_step, viewed)
+    try:
+        recorder = engine.recorder(device)
+    except Ungraphable as reason:
+        note(str(reason))
+        recorder = None
+    if recorder is None:
+        return Driving(one_step, viewed)
+    driver = Driver(recorder, note, engine.sizes, engine.short)
+    return Driving(driver.take, Viewing(recorder, viewed))
