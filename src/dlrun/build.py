@@ -30,7 +30,7 @@ from dlrun.engines import Engine
 from dlrun.errors import ConfigError, did_you_mean
 from dlrun.explain import explain
 from dlrun.losses import Loss
-from dlrun.many_devices import check_devices, settle_engine
+from dlrun.many_devices import check_devices, settle_engine, wanted_layout
 from dlrun.models.recurrent import Carried
 from dlrun.models.summary import Row
 from dlrun.pairing import check_algorithm, check_engine, check_held_out, check_network, check_optimizer, check_tracking
@@ -175,7 +175,7 @@ def check(config: DictConfig, trusted: Sequence[str] = (), found: Found | None =
     check_engine(node, engine, algorithm, device)
     name, inputs = str(node["choices"].get("model")), task.example()[0]
     precision = precision.settled(node["precision"], device, name, build, inputs, batch_size)
-    layout = lies_channels_last(settings.channels_last, build(), inputs, device)
+    layout = lies_channels_last(wanted_layout(node, settings), build(), inputs, device)
     check_devices(node, settings, device, algorithm, task, precision, batch_size)
     goal = settings.goal(task.monitor, task.metric_names())
     check_held_out(node, settings, facts)

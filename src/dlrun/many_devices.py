@@ -17,6 +17,7 @@ from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.peers import Peers
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings
+from dlrun.training.signals import StopFlag
 
 if TYPE_CHECKING:
     from dlrun.build import Experiment
@@ -79,8 +80,27 @@ def _check_fsdp(settings: Settings, algorithm: Any, task: Task, precision: Preci
         )
     if precision.dtype == "float16":
         raise ConfigError("precision=fp16 cannot go with engine=fsdp; use precision=bf16")
+    if settings.accumulate > 1:
+        raise ConfigError(
+            f"trainer.accumulate={settings.accumulate} cannot go with engine=fsdp: all processes take part in each "
+            "piece of a batch, and one may have fewer pieces than another; use engine=ddp or trainer.accumulate=1"
+        )
     if settings.ema:
         raise ConfigError(f"trainer.ema={settings.ema} cannot go with engine=fsdp; use engine=ddp")
+
+
+def wanted_layout(node: Node, settings: Settings) -> bool | str:
+    """``trainer.channels_last``, with auto settled where weights are cut: FSDP takes contiguous ones alone.
+
+    Raises:
+        ConfigError: channels last was asked for.
+    """
+    wanted = settings.channels_last
+    if settings.devices == 1 or not str(node["engine"].get("_target_")).startswith("dlrun.engines.fsdp."):
+        return wanted
+    if wanted is True:
+        raise ConfigError("trainer.channels_last=true cannot go with engine=fsdp; leave it at auto, or use engine=ddp")
+    return False
 
 
 def _many_machines() -> bool:
@@ -106,8 +126,11 @@ def check_started(experiment: Experiment, peers: Peers) -> None:
         )
 
 
-def in_turn(peers: Peers, work: Callable[[bool], None]) -> None:
-    """Let the first process do something, and then the others find it done: they are called with False."""
+def in_turn(peers: Peers, work: Callable[[bool], None], stop: StopFlag) -> None:
+    """Let the first process do something, and then the others find it done: they are called with False.
+
+    Where a signal has ended it and raised ``stop``, the others' flags are raised, and they are not called.
+    """
     if peers.size == 1:
         work(True)
         return
@@ -117,9 +140,11 @@ def in_turn(peers: Peers, work: Callable[[bool], None]) -> None:
     assert group is not None
     if peers.rank == 0:
         work(True)
-        group.messages.tell("first", "done")
-    elif group.messages.wait("first") is not None:
-        work(False)
+        group.messages.tell("first", str(stop.number))  # bool(stop) would ask the others, who wait for this
+    elif (text := group.messages.wait("first")) is not None:
+        stop.number = int(text) or stop.number
+        if not stop.number:
+            work(False)
 
 
 def keep(peers: Peers) -> Keep:
@@ -166,10 +191,19 @@ def watchers(usual: Sequence[Callback], saver: Saver, own: Sequence[Callback], p
 
 
 def notes(experiment: Experiment, model: nn.Module) -> list[str]:
-    """What the user should know of this run on several devices."""
-    found = []
+    """What the user should know of this run on several devices.
+
+    Raises:
+        ConfigError: batch normalisation would get a single example.
+    """
+    found, devices = [], experiment.settings.devices
     batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if experiment.settings.devices > 1 and experiment.device.type == "cpu" and batch_norm:
+    if devices > 1 and experiment.device.type == "cpu" and batch_norm:
+        if experiment.batch_size < 2 * devices:
+            raise ConfigError(
+                f"trainer.batch_size={experiment.batch_size} leaves batch normalisation a single example on one of "
+                f"{devices} processes; use at least trainer.batch_size={2 * devices}"
+            )
         found.append(
             "on the CPU batch normalisation looks at each process's part of a batch: the losses are not those of one "
             "process"

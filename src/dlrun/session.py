@@ -78,7 +78,7 @@ def open_session(
     settings, task = experiment.settings, experiment.task
     check_started(experiment, peers)
     prepare_process(experiment)
-    in_turn(peers, lambda may_train: provide_classifier(experiment, run, reporter, stop, may_train))
+    in_turn(peers, lambda may_train: provide_classifier(experiment, run, reporter, stop, may_train), stop)
     loaded = loaded or load(experiment, (peers.rank, peers.size), keep(peers))
     splits, train = loaded.splits, loaded.train
     model = network(experiment, all_targets(splits.train), train, learnt, reporter)

@@ -157,3 +157,20 @@ def test_a_stranger_s_sweep_reaches_nothing_outside(grid: tuple[Path, str]) -> N
         assert "was not begun by you" in err
     finally:
         about.write_text(before)
+
+
+@pytest.mark.parametrize("words", [["sweep"], ["train", "--multirun"]])
+@pytest.mark.parametrize("around", ["torchrun", "srun"])
+def test_a_sweep_in_each_of_several_processes_is_refused(
+    words: list[str], around: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dlrun.cli.main import main
+
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    srun = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
+    for name, value in (torchrun if around == "torchrun" else srun | {"SLURM_JOB_NODELIST": "a"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, *TINY, "seeds=2"]) == 2
+    assert "each would do the whole sweep" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()

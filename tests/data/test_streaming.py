@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dlrun.data import Examples
 from dlrun.data.batches import Batches
-from dlrun.data.streaming import Streamed, Waiting
+from dlrun.data.streaming import Streamed, Waiting, split
 from dlrun.errors import MemoryExhaustedError
 
 CPU = torch.device("cpu")
@@ -183,3 +183,14 @@ def test_only_the_training_order_of_a_stream_is_timed():
     list(held.epoch(0))
     assert held.waited() is None
     assert held.workers is None
+
+
+@pytest.mark.parametrize(("size", "parts"), [(4, 2), (16, 8), (12, 3), (2, 2)])
+def test_no_part_of_a_batch_has_one_example_and_each_counts_the_same(size: int, parts: int) -> None:
+    for examples in range(size, 3 * size):
+        each = [split(torch.arange(examples), size, 0, (number, parts)) for number in range(parts)]
+        for batch, whole in zip(zip(*each, strict=True), split(torch.arange(examples), size, 0), strict=True):
+            assert all(len(part) >= min(2, size // parts) for part in batch)
+            times = torch.bincount(torch.cat(batch))
+            assert len(set(times[whole].tolist())) == 1
+            assert int(times.sum()) == sum(len(part) for part in batch) >= len(whole)

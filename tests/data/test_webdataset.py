@@ -155,6 +155,18 @@ def turn_back(path):
     path.write_bytes(info.tobuf(tarfile.PAX_FORMAT))
 
 
+def claim_a_size_of_thousands_of_digits(path):
+    info = tarfile.TarInfo("a.png")
+    info.pax_headers = {"size": "1" * 5000}
+    path.write_bytes(info.tobuf(tarfile.PAX_FORMAT))
+
+
+def spoil_the_checksum(path):
+    data = bytearray(path.read_bytes())
+    data[148:156] = b"0009999\0"
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -162,6 +174,8 @@ def turn_back(path):
         (cut_between_members, r"set-01\.tar is cut short: .* without its end mark"),
         (spoil_a_header, r"set-01\.tar is damaged at byte 2,"),
         (turn_back, r"set-01\.tar is damaged at byte"),
+        (claim_a_size_of_thousands_of_digits, r"set-01\.tar is damaged at byte"),
+        (spoil_the_checksum, r"set-01\.tar is no tar archive"),
         (lambda path: path.write_bytes(b""), r"set-01\.tar is cut short"),
         (lambda path: path.write_bytes(b"no archive " * 100), r"set-01\.tar is no tar archive"),
         (lambda path: path.write_bytes(b"\x1f\x8b" + b"x" * 600), r"set-01\.tar is compressed \(gzip\)"),

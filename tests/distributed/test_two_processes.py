@@ -219,7 +219,9 @@ REFUSED = [
     (["trainer.batch_size=1"], ["trainer.batch_size=1", "at least trainer.batch_size=2"]),
     (["engine=compile"], ["engine=compile", "use engine=ddp"]),
     (["engine=fsdp", "trainer.ema=0.9"], ["trainer.ema", "engine=ddp"]),
+    (["engine=fsdp", "trainer.accumulate=2"], ["trainer.accumulate=2", "engine=ddp"]),
     (["engine=fsdp", "precision=fp16"], ["precision=bf16"]),
+    (["engine=fsdp", "trainer.channels_last=true"], ["trainer.channels_last=true", "engine=ddp"]),
 ]
 
 
@@ -232,6 +234,15 @@ def test_what_cannot_go_along_is_refused_before_anything_starts(choices: list[st
     with pytest.raises(ConfigError) as caught:
         check(compose(["data=iris", "trainer.devices=2", *choices]))
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_weights_that_are_cut_lie_channel_after_channel() -> None:
+    from dlrun.build import check
+    from dlrun.config import compose
+
+    network = ["model=cnn", "trainer.devices=2", "trainer.device=cpu"]
+    assert check(compose([*network, "engine=ddp"])).channels_last
+    assert not check(compose([*network, "engine=fsdp"])).channels_last
 
 
 def test_a_run_that_nobody_starts_processes_for_is_refused(tmp_path: Path) -> None:

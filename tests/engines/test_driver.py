@@ -289,8 +289,9 @@ def test_an_error_of_the_step_itself_is_not_hidden() -> None:
         both.recorded.fit()
 
 
+@pytest.mark.parametrize("every", [5, 6, 1000])  # an epoch has five batches: turns end on its border, or elsewhere
 @pytest.mark.parametrize("sizes", [(1,), (4, 1)])
-def test_streamed_batches_are_copied_to_where_the_recording_reads(sizes: tuple[int, ...]) -> None:
+def test_streamed_batches_are_copied_to_where_the_recording_reads(sizes: tuple[int, ...], every: int) -> None:
     class Listed(torch.utils.data.Dataset[Any]):
         def __init__(self) -> None:
             self.inputs = torch.randn(18, 3, generator=torch.Generator().manual_seed(3))
@@ -304,7 +305,7 @@ def test_streamed_batches_are_copied_to_where_the_recording_reads(sizes: tuple[i
     def streamed() -> Batches:
         return Batches(Listed(), preprocess=AsIs(), batch_size=4, device=CPU, seed=0)
 
-    both = Both(sizes=sizes, train=streamed)
+    both = Both(sizes=sizes, train=streamed, plan=plan(40, every, 13))
     assert not both.recorded.train.resident
     assert both.fit().same()
     assert both.tape.replays > 20

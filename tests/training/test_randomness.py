@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from dlrun.training.checkpoint import read, write
@@ -49,3 +50,13 @@ def test_asking_for_the_state_draws_nothing() -> None:
     seed_everything(1)
     random_state()
     assert draw() == expected
+
+
+def test_a_state_of_more_gpus_than_are_here_is_restored_for_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.extend)
+    restore_random_state(random_state())
+    assert given == ["a", "b"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlrun.cli import ranks
 from dlrun.cli.failures import say
 from dlrun.cli.shared import config_dirs, no_more, outputs, take_trust
 from dlrun.cli.tables import print_json
@@ -31,6 +32,7 @@ def run(arguments: Arguments) -> int:
     worker, resumed = arguments.text("--worker"), arguments.text("--resume")
     if worker is not None:
         return _work(Path(worker), trusted)
+    _alone()
     if resumed is not None:
         no_more("sweep --resume", words, "no overrides: the sweep goes on as it was begun")
         return _resume(arguments, resumed, trusted)
@@ -54,6 +56,15 @@ def run(arguments: Arguments) -> int:
         command = ["dlrun", *arguments.command]
         sweep = begin(plan, outputs(arguments), command=command, trusted=trusted, again=arguments.flag("--again"))
     return _carry_out(arguments, sweep)
+
+
+def _alone() -> None:
+    """Refuse to sweep in each of several processes; a batch script of Slurm, which has no step, is one."""
+    if ranks.world() is not None and ("RANK" in os.environ or "SLURM_STEP_ID" in os.environ):
+        raise ConfigError(
+            "torchrun or srun has started several processes, and each would do the whole sweep; start one without them "
+            "(--workers N for more at a time, launcher=slurm on a cluster)"
+        )
 
 
 def _resume(arguments: Arguments, text: str, trusted: tuple[str, ...]) -> int:

@@ -47,11 +47,20 @@ WHOLE = (0, 1)  # part 0 of 1
 def split(order: Tensor, size: int, start: int, shard: tuple[int, int] = WHOLE) -> list[Tensor]:
     """The places of the examples of each batch, without the first ``start``, or of one part (number, of how many).
 
-    The parts of a batch are as equal as can be; one with fewer examples than parts is not cut.
+    The parts of a batch are as equal as can be. A batch (the last one of an epoch) with too few examples for two in
+    each part, which batch normalisation needs, is cut into fewer: each goes to equally many processes, so that each
+    example still counts the same.
     """
     whole = list(order.split(batch_sizes(len(order), size))[start:])
     number, parts = shard
-    return [rows if len(rows) < parts else rows.tensor_split(parts)[number] for rows in whole] if parts > 1 else whole
+    if parts == 1:
+        return whole
+    least = 2 if size >= 2 * parts else 1
+    found = []
+    for rows in whole:
+        pieces = max(n for n in range(1, parts + 1) if parts % n == 0 and n <= max(1, len(rows) // least))
+        found.append(rows.tensor_split(pieces)[number * pieces // parts])
+    return found
 
 
 class Streamed:

@@ -33,7 +33,7 @@ from dlrun.data.pixels import chosen_range
 from dlrun.data.scanning import Count
 from dlrun.data.webdataset_index import Index, index_of
 from dlrun.data.webdataset_names import parts_of, shards_of
-from dlrun.data.webdataset_tar import name_before
+from dlrun.data.webdataset_tar import DIGITS, name_before
 from dlrun.errors import ConfigError, DataError
 
 MOST_CLASSES = 100_000
@@ -200,7 +200,7 @@ def _classes(texts: dict[str, set[str]], names: tuple[str, ...] | None) -> tuple
         DataError: a label that is no class, or one that the training part has no example of.
     """
     every = set.union(*texts.values())
-    numbered = {text: int(text) for text in every if text.isascii() and text.isdigit()}
+    numbered = {text: int(text) for text in every if text.isascii() and text.isdigit() and len(text) <= DIGITS}
     if names is None and len(numbered) < len(every):
         names, numbered = tuple(sorted(texts["train"])), {}
         for part, of in texts.items():

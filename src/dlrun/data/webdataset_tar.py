@@ -16,6 +16,7 @@ from dlrun.errors import DataError
 
 BLOCK = 512
 LARGEST = 2**20  # bytes of an extended header
+DIGITS = 18  # of a number that means something; Python refuses to read one of thousands
 _FILES = frozenset(b"0\x007")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
@@ -71,7 +72,7 @@ def _walk(path: Path, fd: int) -> Iterator[Member]:
 def _check(path: Path, header: bytes, at: int) -> None:
     """Refuse a block that is no header: its checksum counts the checksum's own field as blanks."""
     told = header[148:156].strip(b" \0")
-    if not told.isdigit() or int(told, 8) != sum(header) - sum(header[148:156]) + 8 * 32:
+    if not told or told.strip(b"01234567") or int(told, 8) != sum(header) - sum(header[148:156]) + 8 * 32:
         packed = _MAGIC.get(header[:2]) if at == 0 else None
         if packed:
             raise DataError(
@@ -83,7 +84,7 @@ def _check(path: Path, header: bytes, at: int) -> None:
 
 def _size(path: Path, told: str | None, size: int, at: int) -> int:
     """The length of a member, which an extended header may tell; never below 0, or the walk would turn back."""
-    if told is not None and not (told.isascii() and told.isdigit()):
+    if told is not None and not (told.isascii() and told.isdigit() and len(told) <= DIGITS):
         raise DataError(f"{path} is damaged at byte {at:,}.")
     return size if told is None else int(told)
 
@@ -108,7 +109,7 @@ def _records(text: bytes) -> dict[str, str]:
     found = {}
     while text.strip(b"\0"):
         length, _, _ = text.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(text):
+        if not length.isdigit() or len(length) > DIGITS or not 0 < int(length) <= len(text):
             break
         key, _, value = text[len(length) + 1 : int(length) - 1].partition(b"=")
         found[os.fsdecode(key)] = os.fsdecode(value)

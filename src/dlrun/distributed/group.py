@@ -120,8 +120,8 @@ class Together:
 
     def wished(self, mine: bool) -> bool:
         """Whether the first process wished something (``mine``) before the last agreement; true once for each."""
-        self._wish = mine
         granted, self._granted = self._granted, False
+        self._wish = mine and not granted
         return granted
 
     def _ask(self) -> int:
@@ -245,15 +245,26 @@ def joined(world: World) -> Iterator[Together]:
 
 def _neighbours(messages: Messages, world: World) -> dict[int, int]:
     """Process numbers of the other ranks on this machine."""
-    here = f"{socket.gethostname()} {os.getpid()}"
-    messages.tell(f"process/{world.rank}", here)
+    here = _place()
+    messages.tell(f"process/{world.rank}", f"{here} {os.getpid()}")
     found = {}
     for rank in range(world.size):
         text = messages.wait(f"process/{rank}")
-        host, _, pid = (text or "").rpartition(" ")
-        if rank != world.rank and host == socket.gethostname():
+        place, _, pid = (text or "").rpartition(" ")
+        if rank != world.rank and place == here:
             found[rank] = int(pid)
     return found
+
+
+def _place() -> str:
+    """Where this process's number means something: the machine, and on Linux its container on it."""
+    names = [socket.gethostname()]
+    with suppress(OSError):
+        names += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(names)
 
 
 def _end(peers: Together, rank: int) -> None:

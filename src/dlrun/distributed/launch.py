@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public by its documentation
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -19,6 +21,7 @@ from dlrun.errors import DlrunError
 from dlrun.tracking import lock
 from dlrun.tracking.run_directory import RunDirectory
 
+LOCAL = "127.0.0.1"
 LOOK_EVERY = 0.1  # seconds between two looks at the processes
 SAVING = "600"  # seconds that a stopped run may take to save, in versions of torch that ask
 
@@ -29,23 +32,37 @@ def launch(devices: int, words: Sequence[str]) -> tuple[int, str]:
     The processes print for themselves. A run whose processes were killed before they could say so is marked failed.
     """
     with tempfile.TemporaryDirectory(prefix="dlrun-") as folder:
+        store = local_store()
         with _surroundings(devices, folder):
-            code, sentence = _watched(_config(devices, folder), words)
+            code, sentence = _watched(_config(devices, folder, store.port), words)
         run = _note(folder, "run")
         if code and run is not None:
             _mark(Path(run), code, sentence)
         return code, "" if _note(folder, "said") is not None else sentence
 
 
-def _config(devices: int, folder: str) -> LaunchConfig:
+def local_store() -> TCPStore:
+    """The store that the processes meet in, on a free port that only this machine reaches.
+
+    Torch's own would listen on all interfaces, so it is given a socket that listens already. Its launcher and the
+    processes then find this store under its port (``multi_tenant``).
+    """
+    with socket.create_server((LOCAL, 0), backlog=128) as listener:
+        port = listener.getsockname()[1]
+        return TCPStore(
+            LOCAL, port, is_master=True, wait_for_workers=False, multi_tenant=True, master_listen_fd=listener.detach()
+        )
+
+
+def _config(devices: int, folder: str, port: int) -> LaunchConfig:
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=devices,
         run_id=Path(folder).name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # a free port
-        local_addr="localhost",
+        rdzv_backend="static",  # the others listen on all interfaces, or unpickle what they read
+        rdzv_endpoint=f"{LOCAL}:{port}",
+        rdzv_configs={"rank": 0},
         max_restarts=0,
         monitor_interval=LOOK_EVERY,
         logs_specs=DefaultLogsSpecs(log_dir=folder),

@@ -41,12 +41,6 @@ MODES: dict[str, dict[str, Any]] = {
     "default": {},
     "max-autotune": {"max_autotune": True, "coordinate_descent_tuning": True},
 }
-# Answers to "does it pay on a GPU": none of the three is measured there. A program of a step is compiled within 30
-# seconds to 7 minutes (../shared/PERFORMANCE.md); fusing what lies between the matrix products saves a fifth of the
-# time of a step that computes at a third of the peak.
-COMPILING = 60.0  # seconds
-SAVED = 0.2
-ACHIEVED = 495e12 / 3  # operations a second
 
 
 class Compiled:
@@ -78,6 +72,7 @@ class Compiled:
         if any(isinstance(module, nn.RNNBase) for module in _network(algorithm).modules()):
             logger.warning("engine=compile: recurrent layers run in torch's own kernels, which are faster uncompiled")
             return algorithm.step
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on the CPU a missing GPU is no news
         keep_programs()
         if isinstance(algorithm, Backpropagation):
             return WholeGradient(algorithm, self.batch_size, MODES[self.mode])
@@ -169,19 +164,6 @@ class _Forward:
         return found
 
 
-def pays(operations: float, steps: int, device: torch.device) -> bool:
-    """Whether compilation wins back its own time within a run: a function of its arguments alone.
-
-    On the CPU never, for there the answer would hang on the machine, and results with it. On a GPU where the time saved
-    is twice that of compiling.
-
-    Args:
-        operations: floating-point operations of a step.
-        steps: of the run.
-    """
-    return device.type == "cuda" and SAVED * steps * operations / ACHIEVED > 2 * COMPILING
-
-
 def missing_compiler(device: torch.device) -> str:
     """What has to be installed before anything can be compiled, as a noun phrase; empty where nothing is missing."""
     if device.type == "cuda":
@@ -200,7 +182,8 @@ def keep_programs() -> None:
     """Have the compiler keep what it makes in a folder of the user's, so that the next run finds it.
 
     ``TORCHINDUCTOR_CACHE_DIR`` wins; without it ``dlrun/inductor`` under ``XDG_CACHE_HOME``, or ``~/.cache``. Where
-    that cannot be written, the compiler's own temporary folder serves.
+    that cannot be written, or others may write there (what lies there is run), the compiler's own temporary folder
+    serves.
     """
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
@@ -209,7 +192,8 @@ def keep_programs() -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (OSError, RuntimeError):  # no home, or a home that is read-only
         return
-    if os.access(folder, os.W_OK):
+    mine = folder.stat()
+    if mine.st_uid == os.getuid() and not mine.st_mode & 0o022 and os.access(folder, os.W_OK):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 

@@ -58,11 +58,11 @@ def driving(
     if not isinstance(engine, Records) or given_up:
         return Driving(one_step, viewed)
     try:
-        recorder = engine.recorder(device)
+        steps, evaluations = engine.recorder(device), engine.recorder(device)  # each with memory of its own
     except Ungraphable as reason:
         note(str(reason))
-        recorder = None
-    if recorder is None:
+        steps = evaluations = None
+    if steps is None or evaluations is None:
         return Driving(one_step, viewed)
-    driver = Driver(recorder, note, engine.sizes, engine.short)
-    return Driving(driver.take, Viewing(recorder, viewed))
+    driver = Driver(steps, note, engine.sizes, engine.short)
+    return Driving(driver.take, Viewing(evaluations, viewed))

@@ -52,14 +52,18 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs that share one pool of memory: they never run at the same time, and their inputs stay alive."""
+    """CUDA graphs that share one pool of memory: they never run at the same time, and their inputs stay alive.
+
+    The gradients that the last training step left are read after an evaluation: that has a recorder of its own.
+    """
+
+    faults = 0  # of all recorders: they draw from one stream of random numbers
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._done: torch.cuda.Event | None = None
-        self.faults = 0
 
     def rehearse(self, work: Callable[[], T]) -> T:
         """On the stream that captures, with torch's own check for operations that wait switched to error."""
@@ -113,7 +117,7 @@ class CudaRecorder:
 
         Ending a capture that an operation has broken raises before the generator and the allocator have been told.
         """
-        self.faults += 1
+        CudaRecorder.faults += 1
         number = torch.cuda.current_device() if self.device.index is None else self.device.index
         try:
             graph.capture_end()

@@ -6,6 +6,7 @@ The run lives in a temporary folder, which is removed at the end, however it end
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,9 @@ def profile(
         DlrunError: a class of ``dlrun.errors``, as ``dlrun train`` raises it.
     """
     notes: list[str] = []
+    load_before, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load_before > cores:
+        notes.append(f"others computed too ({load_before:.1f} processes on {cores} cores): repeat it when they do not")
     experiment = check(_without_classifier(config, notes), trusted)
     devices = getattr(experiment.settings, "devices", 1)
     if devices != 1:
@@ -84,7 +88,12 @@ def profile(
         run = RunDirectory.create(Path(folder), "profile")
         loaded = load(experiment)
         session = open_session(experiment, run, Live(reporter, wishes.limits.seconds), StopFlag(), loaded=loaded)
-        return _measured(session, loaded, words, wishes, notes)
+        try:
+            return _measured(session, loaded, words, wishes, notes)
+        finally:
+            for batches in (loaded.train, loaded.val, loaded.test):
+                if batches is not None:
+                    batches.close()
 
 
 def _measured(session: Session, loaded: Any, words: Sequence[str], wishes: Wishes, notes: list[str]) -> Profile:

@@ -100,7 +100,8 @@ class Trainer:
         try:
             return work()
         except RuntimeError:
-            self.check_finite()  # sampling from NaN fails before any row is read: the weights say why
+            if self.peers.size == 1:  # the check may need all processes, and the others are elsewhere
+                self.check_finite()  # sampling from NaN fails before any row is read: the weights say why
             raise
 
     def begin(self) -> str | None:
@@ -160,9 +161,10 @@ class Trainer:
 
     def _batches(self) -> Iterator[Batch]:
         """Batches without end, from the place where the run stands."""
+        epoch, start = divmod(self.step, len(self.train))  # once: a turn of several steps is counted at its end
         while True:
-            epoch, start = divmod(self.step, len(self.train))
             yield from self.train.epoch(epoch, start)
+            epoch, start = epoch + 1, 0
 
     def log(self) -> None:
         """Read the window from the device, once, and hand the row to the callbacks."""
