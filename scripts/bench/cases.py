@@ -121,7 +121,8 @@ CASES = (
     ),
     Case(
         "resnet20", "ResNet-20, momentum, batch 128", CLASSIFY_NORMALISED, 128, (12, 400), 1, "momentum", 0.02,
-        ("model=resnet", "model.depth=20", "activation=relu"), resnet20, 0.12, (1.0, 0.6),
+        # By accuracy the untrained network may be the best of these few steps, and dlrun keeps the best.
+        ("model=resnet", "model.depth=20", "activation=relu", "trainer.monitor=loss"), resnet20, 0.12, (1.0, 0.6),
     ),
     Case(
         "lstm", "LSTM 28 steps of 28, 128 units, Adam, batch 128", CLASSIFY, 128, (80, 400), 2, "adam", 2e-3,
