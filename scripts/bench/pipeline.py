@@ -149,7 +149,10 @@ def take_turns(ways: dict[str, Batches], repeats: int, limit: float, device: tor
 
 def measure(options: argparse.Namespace) -> Path:
     """Measure, write; the table's path."""
+    from dlrun.training.heap import keep_freed_memory
+
     device = torch.device(options.device)
+    keep_freed_memory()  # as dlrun train does; the loaders of this process gain from it too
     if options.threads:
         torch.set_num_threads(options.threads)
     where = context(device, options.threads or cores(), options.repeats)

@@ -33,6 +33,7 @@ from dlrun.training.average import Average, ExponentialAverage, NoAverage
 from dlrun.training.callbacks import Callback, Progress, Recorder, Reporter, Saver
 from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.data_wait import data_wait
+from dlrun.training.heap import keep_freed_memory
 from dlrun.training.peers import ALONE, Peers
 from dlrun.training.plan import Plan
 from dlrun.training.randomness import seed_everything
@@ -193,8 +194,10 @@ def record_start(session: Session) -> None:
 
 
 def prepare_process(experiment: Experiment) -> None:
-    """Threads, deterministic kernels, number format and anomaly detection of this process."""
+    """Threads, memory, deterministic kernels, number format and anomaly detection of this process."""
     settings = experiment.settings
+    if experiment.device.type == "cpu":
+        keep_freed_memory()
     if settings.threads != "auto":
         torch.set_num_threads(int(settings.threads))
     exact = experiment.device.type == "cpu" if settings.deterministic == "auto" else bool(settings.deterministic)

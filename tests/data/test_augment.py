@@ -41,6 +41,14 @@ def test_crop_cuts_a_window_of_the_padded_image():
     assert len(shifts) > 15  # of 25
 
 
+def test_what_lies_beside_an_image_in_memory_stays_out_of_it():
+    images = IMAGES.clone()
+    images[1::2] = torch.nan
+    out = Augment(crop=40, flip=True, erase=0.5)(images, 5, ROWS)
+    assert not out[::2].isnan().any()
+    assert (out[::2].flatten(1) == 0).all(1).any(), "some windows lie beyond the image: 40 is more than its 12 by 10"
+
+
 def test_flip_mirrors_about_half():
     out = Augment(flip=True)(IMAGES, 5, ROWS)
     mirrored = (out == IMAGES.flip(3)).flatten(1).all(1)

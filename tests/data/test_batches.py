@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from dlrun.data import Examples, batches
+from dlrun.data import Examples
 from dlrun.data.augment import Augment
 from dlrun.data.batches import Batches
 from dlrun.data.images import ImagePreprocess
@@ -110,7 +110,7 @@ def test_held_streamed_and_batchwise_preprocessing_give_the_same_bits(monkeypatc
     preprocess = ImagePreprocess.fit(part.inputs)
     once = make(part, preprocess=preprocess, augment=augment)
     streamed = make(Files(part), preprocess=preprocess, augment=augment)
-    monkeypatch.setattr(batches, "HOST_LIMIT", 100)
+    monkeypatch.setattr("dlrun.data.held.HOST_LIMIT", 100)
     batchwise = make(part, preprocess=preprocess, augment=augment)
     assert (once.placement, streamed.placement) == ("in memory", "streamed")
     assert batchwise.placement == "in memory, preprocessed batch by batch"
@@ -123,7 +123,7 @@ def test_held_streamed_and_batchwise_preprocessing_give_the_same_bits(monkeypatc
 def test_preprocessing_in_chunks_equals_preprocessing_at_once(monkeypatch):
     part = images()
     preprocess = ImagePreprocess.fit(part.inputs)
-    monkeypatch.setattr(batches, "CHUNK_BYTES", 3 * 8 * 8 * 4 * 4)
+    monkeypatch.setattr("dlrun.data.held.CHUNK_BYTES", 3 * 8 * 8 * 4 * 4)
     held = torch.cat([inputs for inputs, _ in make(part, preprocess=preprocess).in_order()])
     assert torch.equal(held, preprocess(part.inputs))
 
@@ -135,6 +135,18 @@ def test_augmentation_is_independent_of_batch_size_and_resume():
     assert torch.equal(*(torch.cat([inputs for inputs, _ in loader.epoch(4)]) for loader in (small, large)))
     assert same(small.epoch(4, 3), listed(small.epoch(4))[3:])
     assert not same(small.epoch(4), make(floats, 3).epoch(4))
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_looking_up_several_batches_together_changes_no_bit(monkeypatch, shard):
+    part = images()
+    loader = make(part, 3, ImagePreprocess.fit(part.inputs), augment=Augment(crop=2, flip=True), shard=shard)
+    together = list(loader.epoch(1, 1))
+    assert len({inputs.untyped_storage().data_ptr() for inputs, _ in together}) == 1
+    monkeypatch.setattr("dlrun.data.held.TOGETHER_BYTES", 0)
+    alone = list(loader.epoch(1, 1))
+    assert len({inputs.untyped_storage().data_ptr() for inputs, _ in alone}) == len(alone) > 1
+    assert same(together, alone)
 
 
 @forks

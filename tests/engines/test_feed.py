@@ -53,7 +53,7 @@ KINDS: dict[str, Callable[[], Batches]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_gathered_batches_are_those_of_the_epoch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "preprocessed batch by batch":
-        monkeypatch.setattr("dlrun.data.batches._room", lambda device: 0)
+        monkeypatch.setattr("dlrun.data.held._room", lambda device: 0)
     batches = KINDS[kind]()
     feed, step = Gathered(batches, CPU), 0
     for epoch in range(3):

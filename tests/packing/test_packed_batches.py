@@ -78,7 +78,7 @@ def test_examples_that_are_preprocessed_batch_by_batch(dtype: torch.dtype, monke
         def __call__(self, inputs: Tensor) -> Tensor:
             return inputs.float() / 7
 
-    monkeypatch.setattr("dlrun.data.batches.HOST_LIMIT", 0)  # no room for the finished examples
+    monkeypatch.setattr("dlrun.data.held.HOST_LIMIT", 0)  # no room for the finished examples
     points = Examples(torch.randint(0, 200, (11, 3)).to(dtype), torch.arange(11))
     whole = Batches(points, preprocess=Scaled(), batch_size=4, device=CPU, seed=0, resident=True)
     assert whole.placement.endswith("batch by batch")

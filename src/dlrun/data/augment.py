@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dlrun.data.hashing import uniform
 from dlrun.errors import ConfigError, did_you_mean
@@ -46,10 +45,8 @@ class Augment:
         ``key`` stands for (seed, epoch), as ``hashing.mix`` gives it; ``indices`` (B,) int64 are the examples' numbers.
         """
         draws = uniform(key, indices, 8)  # (8, B): crop y, x; flip; erase or not, area, aspect, y, x
-        if self.crop:
-            inputs = _crop(inputs, self.crop, draws[0], draws[1])
-        if self.flip:
-            inputs = torch.where((draws[2] < 0.5).view(-1, 1, 1, 1), inputs.flip(3), inputs)
+        if self.crop or self.flip:
+            inputs = _look_up(inputs, self.crop, draws[:2], draws[2] < 0.5 if self.flip else None)
         if self.erase:
             inputs = _erase(inputs, draws[3] < self.erase, draws[4:])
         return inputs
@@ -79,13 +76,27 @@ def build_augment(node: Mapping[str, Any] | None) -> Augment | None:
     return None if augment == Augment() else augment
 
 
-def _crop(inputs: Tensor, pad: int, y: Tensor, x: Tensor) -> Tensor:
-    """Pad (B, C, H, W) by zeros and cut one window of the original size per image."""
-    height, width = inputs.shape[2:]
-    padded = functional.pad(inputs, (pad, pad, pad, pad))
-    top, left = (y * (2 * pad + 1)).long(), (x * (2 * pad + 1)).long()  # 0 .. 2 pad
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2 pad + 1, 2 pad + 1, H, W), a view
-    return windows[torch.arange(len(inputs), device=inputs.device), :, top, left]
+def _look_up(inputs: Tensor, pad: int, draws: Tensor, mirrored: Tensor | None) -> Tensor:
+    """Move each image of (B, C, H, W) by up to ``pad`` pixels, zeros coming in; mirror the ``mirrored`` (B,) ones.
+
+    ``draws`` (2, B) say where the window of the original size lies in the padded image. Images are read as one run of
+    numbers that begins some rows and columns early or late: copying runs is several times as fast as looking up rows,
+    and what a run takes from beyond its image is what has to become zero.
+    """
+    size, height, width = len(inputs), *inputs.shape[2:]
+    numbers, early = inputs[0].numel(), pad * (width + 1)
+    copies = [inputs] if mirrored is None else [inputs, inputs.flip(3)]
+    beyond = inputs.new_zeros(early)
+    runs = torch.cat([beyond, *(copy.flatten() for copy in copies), beyond]).unfold(0, numbers, 1)  # a view
+    starts = torch.arange(early, early + size * numbers, numbers, device=inputs.device)
+    down, right = (draws * (2 * pad + 1)).long() - pad  # -pad .. pad
+    if mirrored is not None:
+        right = torch.where(mirrored, -right, right)
+        starts = starts + mirrored * (size * numbers)
+    found = runs.index_select(0, starts + down * width + right).view(inputs.shape)
+    if pad:
+        _bits(found).bitwise_and_(_box(inputs, (-down, height), (-right, width)).unsqueeze(1))
+    return found
 
 
 def _erase(inputs: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
@@ -97,11 +108,32 @@ def _erase(inputs: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
     tall = (area * aspect).sqrt().round().clamp(1, height)
     wide = (area / aspect).sqrt().round().clamp(1, width)
     top, left = (draws[2] * (height - tall + 1)).floor(), (draws[3] * (width - wide + 1)).floor()
-    inside = _between(height, top, tall).unsqueeze(2) & _between(width, left, wide).unsqueeze(1)  # (B, H, W)
-    return inputs.masked_fill((inside & chosen.view(-1, 1, 1)).unsqueeze(1), 0.0)
+    erased = _box(inputs, (top, tall), (left, wide)) & -chosen.view(-1, 1, 1).int()
+    return _bits(inputs).bitwise_and(~erased.unsqueeze(1)).view(torch.float32)
 
 
-def _between(length: int, start: Tensor, extent: Tensor) -> Tensor:
-    """Mark the positions start .. start + extent - 1 of each row: (B, length) bool."""
-    positions = torch.arange(length, device=start.device)
-    return (positions >= start.unsqueeze(1)) & (positions < (start + extent).unsqueeze(1))
+def _box(inputs: Tensor, vertical: tuple[Tensor, Tensor | int], horizontal: tuple[Tensor, Tensor | int]) -> Tensor:
+    """A box of each image of (B, C, H, W), given as start (B,) and extent along each axis: (B, H, W) int32.
+
+    All bits are set within it and none outside.
+    """
+    height, width = inputs.shape[2:]
+    return _between(height, *vertical).unsqueeze(2) & _between(width, *horizontal).unsqueeze(1)
+
+
+def _between(length: int, start: Tensor, extent: Tensor | int) -> Tensor:
+    """Mark the positions start .. start + extent - 1 of each row: (B, length) int32, all bits set or none."""
+    positions = torch.arange(length, device=start.device) - start.unsqueeze(1)
+    return -((positions >= 0) & (positions < _column(extent))).int()
+
+
+def _column(extent: Tensor | int) -> Tensor | int:
+    return extent if isinstance(extent, int) else extent.unsqueeze(1)
+
+
+def _bits(inputs: Tensor) -> Tensor:
+    """The float32 numbers of images as int32, of which a mask leaves the number or zero.
+
+    On the CPU it is six times as fast as a masked fill, and a NaN does not stay, as it would in a product with zero.
+    """
+    return inputs.view(torch.int32)

@@ -16,19 +16,16 @@ from torch.utils.data import Subset
 
 from dlrun.data import Examples, Part, Preprocess
 from dlrun.data.hashing import mix
-from dlrun.data.moving import InPlace, mover, pinned, staged
+from dlrun.data.held import Cut, Held
 from dlrun.data.sharing import Keep, as_it_lies
-from dlrun.data.streaming import WHOLE, Streamed, Waiting, batch_sizes, split
+from dlrun.data.streaming import WHOLE, AugmentRows, Streamed, Waiting, batch_sizes
 from dlrun.data.windows import Windows
 from dlrun.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
 AugmentCall = Callable[[Tensor, int | Tensor, Tensor], Tensor]
 
-HOST_LIMIT = 2 * 2**30
-DEVICE_SHARE = 0.25
-CHUNK_BYTES = 64 * 2**20
-SCATTER, GATHER, SHIFT = 0, 1, 2  # streams of numbers from one (seed, epoch): order, augmentation, place of windows
+SCATTER, GATHER = 0, 1  # streams of numbers from one (seed, epoch): order, augmentation; see also held.SHIFT
 
 
 class Batches:
@@ -72,11 +69,11 @@ class Batches:
         if consecutive:
             self.size -= self.size % batch_size  # every row has a successor in every batch
         self._length = len(batch_sizes(self.size, batch_size))
-        self._source: _Held | _Cut | Streamed
+        self._source: Held | Cut | Streamed
         if isinstance(part, Windows):
-            self._source = _Cut(part, device, consecutive)
+            self._source = Cut(part, device, consecutive)
         elif isinstance(part, Examples):
-            self._source = _Held(part, preprocess, device, resident, keep)
+            self._source = Held(part, preprocess, device, resident, keep)
         elif resident is True:
             raise ConfigError(
                 "data that streams from files cannot be resident: raise data.memory so that it is read whole."
@@ -117,9 +114,11 @@ class Batches:
         if not self.size:
             return iter(())
         order = self.order(epoch)
-        batches = self._source.batches(order, self.batch_size, start, mix(self.seed, epoch, SCATTER), self.shard)
-        ready = batches if self.augment is None else self._augmented(batches, order, epoch, start)
-        return ready if self._waiting is None else self._waiting.timed(ready)
+        key, augment = mix(self.seed, epoch, SCATTER), None
+        if self.augment is not None:
+            augment = _with_key(self.augment, mix(self.seed, epoch, GATHER))
+        batches = self._source.batches(order, self.batch_size, start, key, self.shard, augment)
+        return batches if self._waiting is None else self._waiting.timed(batches)
 
     def waited(self) -> float | None:
         """Seconds that training waited for its batches since this was last asked; None where they are not streamed."""
@@ -142,7 +141,7 @@ class Batches:
     def keys(self, epoch: int) -> tuple[int, int]:
         """What an epoch's batches depend on beside its order: the key of the augmentation, the shift of windows."""
         key = mix(self.seed, epoch, SCATTER)
-        shift = self._source.shift(key) if isinstance(self._source, _Cut) else 0
+        shift = self._source.shift(key) if isinstance(self._source, Cut) else 0
         return mix(self.seed, epoch, GATHER), shift
 
     def gather(self, rows: Tensor, keys: Tensor) -> Batch:
@@ -152,17 +151,17 @@ class Batches:
         examples alone.
         """
         source = self._source
-        if isinstance(source, _Cut):
+        if isinstance(source, Cut):
             return source.part.gather(rows, keys[1])
-        inputs, targets = cast(_Held, source).gather(rows if self.batch_size < self.size else None)
+        inputs, targets = cast(Held, source).gather(rows if self.batch_size < self.size else None)
         return (inputs if self.augment is None else self.augment(inputs, keys[0], rows)), targets
 
     @property
     def held(self) -> Batch | None:
         """The examples of the whole part, where batches are taken from them as they lie; else None."""
         source = self._source
-        ready = isinstance(source, _Held) and source.finish is None and self.augment is None
-        return (source.inputs, source.targets) if ready and isinstance(source, _Held) else None
+        ready = isinstance(source, Held) and source.finish is None and self.augment is None
+        return (source.inputs, source.targets) if ready and isinstance(source, Held) else None
 
     def under(self, seed: int) -> Batches:
         """The same examples, not copied, in the training order of another seed."""
@@ -175,123 +174,12 @@ class Batches:
         """Yield all batches in the order of the data, without augmentation."""
         return self._source.in_order(self.batch_size)
 
-    def _augmented(self, batches: Iterator[Batch], order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
-        augment = cast(AugmentCall, self.augment)
-        key = mix(self.seed, epoch, GATHER)
-        order = order.to(self._source.device)
-        for rows, (inputs, targets) in zip(split(order, self.batch_size, start, self.shard), batches, strict=True):
-            yield augment(inputs, key, rows), targets
 
-
-class _Held:
-    """Examples held as tensors, on the device or in main memory."""
-
-    def __init__(
-        self, part: Examples, preprocess: Preprocess, device: torch.device, resident: bool | str, keep: Keep
-    ) -> None:
-        self.device = device
-        on_device = _bytes(part.inputs) <= _room(device) if resident == "auto" else bool(resident)
-        home = device if on_device else torch.device("cpu")
-        self.inputs, self.targets = part.inputs.to(home), part.targets.to(home)
-        self._preprocess, self._keep = preprocess, keep
-        # From main memory the raw values travel, often a quarter of the bytes, and the device preprocesses them.
-        self.finish: Callable[[Batch], Batch] | None = (
-            InPlace(preprocess, device) if on_device else mover(preprocess, device)
-        )
-        if len(part) and home == device:
-            self._prepare(_room(home))
-        where = "on the device" if on_device and device.type != "cpu" else "in memory"
-        self.placement = where if self.finish is None else f"{where}, preprocessed batch by batch"
-
-    def _prepare(self, limit: float) -> None:
-        """Preprocess everything now where the result is small enough, else leave it to each batch."""
-        first = self._preprocess(self.inputs[:1])
-        ready_as_loaded = first.dtype == self.inputs.dtype and first.data_ptr() == self.inputs.data_ptr()  # a table
-        if not ready_as_loaded and _bytes(first) * len(self.inputs) > limit:
-            return
-        self.finish = None
-        if ready_as_loaded:
-            return
-        raw, self.inputs = self.inputs, first.new_empty((len(self.inputs), *first.shape[1:]))
-        rows = max(1, CHUNK_BYTES // _bytes(first))
-        for source, ready in zip(raw.split(rows), self.inputs.split(rows), strict=True):
-            ready.copy_(self._preprocess(source))
-        self.inputs = self._keep(self.inputs)
-
-    @property
-    def resident(self) -> bool:
-        """Whether the examples lie where the batches are wanted."""
-        return self.inputs.device == self.device
-
-    def gather(self, rows: Tensor | None) -> Batch:
-        """The examples of these rows; None for all of them as they lie."""
-        inputs, targets = self.inputs, self.targets
-        if rows is not None:
-            inputs, targets = inputs.index_select(0, rows), targets.index_select(0, rows)
-        return (inputs, targets) if self.finish is None else self.finish((inputs, targets))
-
-    def batches(
-        self, order: Tensor, batch_size: int, start: int, key: int, shard: tuple[int, int] = WHOLE
-    ) -> Iterator[Batch]:
-        if batch_size >= len(order) and shard == WHOLE:
-            return iter([] if start else list(self.in_order(batch_size)))
-        rows = split(order.to(self.inputs.device), batch_size, start, shard)
-        inputs, targets, finish, device = self.inputs, self.targets, self.finish, self.device
-        if finish is None:
-            return ((inputs.index_select(0, index), targets.index_select(0, index)) for index in rows)
-        return (finish((staged(inputs, index, device), staged(targets, index, device))) for index in rows)
-
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        if not len(self.targets):
-            return iter(())
-        pairs = zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True)
-        if self.finish is None:
-            return pairs
-        finish, device = self.finish, self.device
-        return (finish((pinned(inputs, device), pinned(targets, device))) for inputs, targets in pairs)
-
-
-class _Cut:
-    """Windows of one sequence, which lies on the device."""
-
-    resident = True
-
-    def __init__(self, part: Windows, device: torch.device, consecutive: bool) -> None:
-        self.device, self.part, self.consecutive = device, part.to(device), consecutive
-        self.placement = "in memory" if device.type == "cpu" else "on the device"
-
-    def shift(self, key: int) -> int:
-        """Positions by which an epoch's windows are moved."""
-        return mix(key, SHIFT) % (self.part.slack + 1)
-
-    def batches(
-        self, order: Tensor, batch_size: int, start: int, key: int, shard: tuple[int, int] = WHOLE
-    ) -> Iterator[Batch]:
-        shift = self.shift(key)
-        for rows in split(order.to(self.device), batch_size, start, shard):
-            yield self.part.gather(rows, shift)
-
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All windows; where batches continue one another, the last row's sequence may end a few batches early."""
-        rows = torch.arange(len(self.part), device=self.device)
-        if not self.consecutive:
-            return (self.part.gather(some) for some in rows.split(batch_size))
-        batches = -(-len(rows) // batch_size)
-        return (self.part.gather(rows[first::batches]) for first in range(batches))
+def _with_key(augment: AugmentCall, key: int) -> AugmentRows:
+    return lambda inputs, places: augment(inputs, key, places)
 
 
 def _singly(part: Part) -> bool:
     """Whether the items differ in shape, also of a part of the part."""
     inner = part.dataset if isinstance(part, Subset) else part
     return bool(getattr(inner, "singly", False))
-
-
-def _room(device: torch.device) -> float:
-    """Bytes that one part may take on a device."""
-    if device.type == "cuda":
-        return DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-    return HOST_LIMIT
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

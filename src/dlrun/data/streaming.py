@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, TypeVar, cast
 
 import torch
@@ -25,6 +25,7 @@ from dlrun.data.moving import mover
 from dlrun.errors import DlrunError, MemoryExhaustedError
 
 Batch = tuple[Tensor, Tensor]
+AugmentRows = Callable[[Tensor, Tensor], Tensor]  # the inputs of a batch and their places: the inputs, augmented
 Rows = tuple[int, list[int]]  # what the items' randomness depends on, and the items of one batch
 T = TypeVar("T")
 
@@ -81,7 +82,13 @@ class Streamed:
         return self.batches(torch.arange(len(cast(Sized, self.part))), batch_size, 0, 0)
 
     def batches(
-        self, order: Tensor, batch_size: int, start: int, key: int, shard: tuple[int, int] = WHOLE
+        self,
+        order: Tensor,
+        batch_size: int,
+        start: int,
+        key: int,
+        shard: tuple[int, int] = WHOLE,
+        augment: AugmentRows | None = None,
     ) -> Iterator[Batch]:
         """Batches in the given order, without the first ``start``; ``key`` is what the items' randomness depends on.
 
@@ -91,6 +98,7 @@ class Streamed:
         rows = [(key, chunk.tolist()) for chunk in split(order, batch_size, start, shard)] if len(order) else []
         if not rows:
             return
+        places = iter(split(order.to(self.device), batch_size, start, shard))
         # Two epochs at the same time, of two runs over the same data, have a loader each.
         (loader, epoch), self._kept = self._kept or self._loader(len(sizes)), None
         epoch.rows = rows
@@ -99,7 +107,8 @@ class Streamed:
             if isinstance(batch, DlrunError):
                 del loader, epoch, read  # ends the workers now: the error's traceback would hold them
                 raise batch
-            yield self._move(batch)
+            inputs, targets = self._move(batch)
+            yield (inputs if augment is None else augment(inputs, next(places))), targets
         self._kept = loader, epoch
 
     def close(self) -> None:
