@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrun.data.augment import Augment, build_augment
+from dlrun.data.augment import Augment, EpochAugment, build_augment, with_margin
 from dlrun.data.hashing import mix, uniform
 from dlrun.errors import ConfigError
 
@@ -12,21 +12,25 @@ ROWS = torch.arange(64)
 ALL_ON = Augment(crop=2, flip=True, erase=0.5)
 
 
+def augmented(augment, images, key, indices):
+    return augment(images, augment.draws(key, indices))
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 63), min_size=1, max_size=64), st.integers(0, 2**62))
 def test_an_example_is_augmented_the_same_in_any_batch(rows, key):
     index = torch.tensor(rows)
-    whole = ALL_ON(IMAGES, key, ROWS)
-    assert torch.equal(ALL_ON(IMAGES[index], key, index), whole[index])
+    whole = augmented(ALL_ON, IMAGES, key, ROWS)
+    assert torch.equal(augmented(ALL_ON, IMAGES[index], key, index), whole[index])
 
 
 def test_another_epoch_augments_otherwise():
-    assert not torch.equal(ALL_ON(IMAGES, mix(0, 1), ROWS), ALL_ON(IMAGES, mix(0, 2), ROWS))
+    assert not torch.equal(augmented(ALL_ON, IMAGES, mix(0, 1), ROWS), augmented(ALL_ON, IMAGES, mix(0, 2), ROWS))
 
 
 def test_crop_cuts_a_window_of_the_padded_image():
     pad = 2
-    out = Augment(crop=pad)(IMAGES, 5, ROWS)
+    out = augmented(Augment(crop=pad), IMAGES, 5, ROWS)
     padded = torch.nn.functional.pad(IMAGES, (pad,) * 4)
     shifts = set()
     for row in range(64):
@@ -44,13 +48,25 @@ def test_crop_cuts_a_window_of_the_padded_image():
 def test_what_lies_beside_an_image_in_memory_stays_out_of_it():
     images = IMAGES.clone()
     images[1::2] = torch.nan
-    out = Augment(crop=40, flip=True, erase=0.5)(images, 5, ROWS)
+    out = augmented(Augment(crop=40, flip=True, erase=0.5), images, 5, ROWS)
     assert not out[::2].isnan().any()
     assert (out[::2].flatten(1) == 0).all(1).any(), "some windows lie beyond the image: 40 is more than its 12 by 10"
 
 
+@pytest.mark.parametrize("augment", [ALL_ON, Augment(crop=3), Augment(flip=True), Augment(crop=40), Augment(erase=1.0)])
+@pytest.mark.parametrize("margin", [True, False])
+def test_looking_up_and_cropping_in_one_gives_the_same_bits(augment, margin):
+    held = with_margin(IMAGES.shape, IMAGES).copy_(IMAGES) if margin else IMAGES.clone()
+    places = torch.tensor([63, 0, 5, 0, 62])  # the ends too, whose runs begin or end in the margin
+    epoch = EpochAugment(augment, augment.draws(7, ROWS))
+    expected = augmented(augment, IMAGES[places], 7, places)
+    assert torch.equal(epoch.look_up(held, places), expected)
+    assert torch.equal(epoch(IMAGES[places], places), expected)
+    assert torch.equal(held, IMAGES)
+
+
 def test_flip_mirrors_about_half():
-    out = Augment(flip=True)(IMAGES, 5, ROWS)
+    out = augmented(Augment(flip=True), IMAGES, 5, ROWS)
     mirrored = (out == IMAGES.flip(3)).flatten(1).all(1)
     untouched = (out == IMAGES).flatten(1).all(1)
     assert (mirrored ^ untouched).all()
@@ -59,7 +75,7 @@ def test_flip_mirrors_about_half():
 
 def test_erase_empties_one_rectangle_of_the_chosen_share():
     images = torch.ones(2000, 1, 16, 16)
-    out = Augment(erase=0.25)(images, 9, torch.arange(2000))
+    out = augmented(Augment(erase=0.25), images, 9, torch.arange(2000))
     holes = out == 0
     erased = holes.flatten(1).any(1)
     assert 0.2 < erased.float().mean() < 0.3
@@ -73,7 +89,7 @@ def test_erase_empties_one_rectangle_of_the_chosen_share():
 
 def test_erase_of_one_erases_every_image_and_inputs_are_left_alone():
     before = IMAGES.clone()
-    out = Augment(crop=1, flip=True, erase=1.0)(IMAGES, 1, ROWS)
+    out = augmented(Augment(crop=1, flip=True, erase=1.0), IMAGES, 1, ROWS)
     assert (out == 0).flatten(1).any(1).all()
     assert torch.equal(IMAGES, before)
 

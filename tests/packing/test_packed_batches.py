@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dlrun.data import Examples
+from dlrun.data.augment import Augment
 from dlrun.data.batches import Batches
 from dlrun.packing.batches import packed_batches
 from dlrun.packing.gradient import PackedBatch
@@ -64,11 +65,9 @@ def test_batches_of_another_size_have_another_form() -> None:
 
 
 def test_augmented_batches_are_each_lanes_own() -> None:
-    def noisy(inputs: Tensor, key: int, rows: Tensor) -> Tensor:
-        return inputs + key % 1000 + rows[:, None]
-
-    points = Examples(torch.randn(10, 3), torch.randn(10, 1))
-    whole = Batches(points, preprocess=AsIs(), batch_size=4, device=CPU, seed=0, augment=noisy)
+    pictures = Examples(torch.randn(10, 1, 4, 4), torch.randn(10, 1))
+    augment = Augment(crop=1, flip=True)
+    whole = Batches(pictures, preprocess=AsIs(), batch_size=4, device=CPU, seed=0, augment=augment)
     assert_own([whole.under(seed) for seed in (0, 1, 0)], 2)
 
 

@@ -7,7 +7,7 @@ batches; a ``Dataset`` streams through a ``DataLoader``. Either way the order is
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from typing import Literal, cast
 
 import torch
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from dlrun.data import Examples, Part, Preprocess
+from dlrun.data.augment import Augment, EpochAugment
 from dlrun.data.hashing import mix
 from dlrun.data.held import Cut, Held
 from dlrun.data.sharing import Keep, as_it_lies
-from dlrun.data.streaming import WHOLE, AugmentRows, Streamed, Waiting, batch_sizes
+from dlrun.data.streaming import WHOLE, Streamed, Waiting, batch_sizes
 from dlrun.data.windows import Windows
 from dlrun.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
-AugmentCall = Callable[[Tensor, int | Tensor, Tensor], Tensor]
 
 SCATTER, GATHER = 0, 1  # streams of numbers from one (seed, epoch): order, augmentation; see also held.SHIFT
 
@@ -31,13 +31,13 @@ SCATTER, GATHER = 0, 1  # streams of numbers from one (seed, epoch): order, augm
 class Batches:
     """Batches (inputs (B, *input_shape) float32, targets (B,) or (B, D)) of one part, on ``device``.
 
-    ``augment(inputs, key, indices)`` is applied to training batches alone, after preprocessing; key stands for (seed,
-    epoch). ``resident``: ``auto`` puts tensors on the device when they take up to a quarter of its free memory, true
-    always does, false leaves them in main memory. Tensors on the device are preprocessed once when the float32 copy is
-    that small too (on the CPU: up to 2 GiB), else batch by batch, which gives the same bits. ``workers`` are the
-    processes that read a ``Dataset``. With ``consecutive`` row b of a batch continues row b of the batch before it.
-    Among several processes ``epoch`` yields the part ``shard`` (number, of how many) of each batch; all else is whole,
-    and ``keep`` may replace what is held by one copy for all of them.
+    ``augment`` is applied to training batches alone, after preprocessing. ``resident``: ``auto`` puts tensors on the
+    device when they take up to a quarter of its free memory, true always does, false leaves them in main memory.
+    Tensors on the device are preprocessed once when the float32 copy is that small too (on the CPU: up to 2 GiB), else
+    batch by batch, which gives the same bits. ``workers`` are the processes that read a ``Dataset``. With
+    ``consecutive`` row b of a batch continues row b of the batch before it. Among several processes ``epoch`` yields
+    the part ``shard`` (number, of how many) of each batch; all else is whole, and ``keep`` may replace what is held by
+    one copy for all of them.
 
     Raises:
         ConfigError: ``batch_size`` is below 1, or ``resident`` is true for a part that streams from files.
@@ -51,7 +51,7 @@ class Batches:
         batch_size: int,
         device: torch.device,
         seed: int,
-        augment: AugmentCall | None = None,
+        augment: Augment | None = None,
         workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
         consecutive: bool = False,
@@ -116,7 +116,8 @@ class Batches:
         order = self.order(epoch)
         key, augment = mix(self.seed, epoch, SCATTER), None
         if self.augment is not None:
-            augment = _with_key(self.augment, mix(self.seed, epoch, GATHER))
+            everything = torch.arange(self.size, device=self._source.device)
+            augment = EpochAugment(self.augment, self.augment.draws(mix(self.seed, epoch, GATHER), everything))
         batches = self._source.batches(order, self.batch_size, start, key, self.shard, augment)
         return batches if self._waiting is None else self._waiting.timed(batches)
 
@@ -154,7 +155,9 @@ class Batches:
         if isinstance(source, Cut):
             return source.part.gather(rows, keys[1])
         inputs, targets = cast(Held, source).gather(rows if self.batch_size < self.size else None)
-        return (inputs if self.augment is None else self.augment(inputs, keys[0], rows)), targets
+        if self.augment is not None:
+            inputs = self.augment(inputs, self.augment.draws(keys[0], rows))
+        return inputs, targets
 
     @property
     def held(self) -> Batch | None:
@@ -173,10 +176,6 @@ class Batches:
     def in_order(self) -> Iterator[Batch]:
         """Yield all batches in the order of the data, without augmentation."""
         return self._source.in_order(self.batch_size)
-
-
-def _with_key(augment: AugmentCall, key: int) -> AugmentRows:
-    return lambda inputs, places: augment(inputs, key, places)
 
 
 def _singly(part: Part) -> bool:

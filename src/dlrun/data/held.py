@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from dlrun.data import Examples, Preprocess
+from dlrun.data.augment import EpochAugment, with_margin
 from dlrun.data.hashing import mix
 from dlrun.data.moving import InPlace, mover, pinned, staged
 from dlrun.data.sharing import Keep
-from dlrun.data.streaming import WHOLE, AugmentRows, split
+from dlrun.data.streaming import WHOLE, split
 from dlrun.data.windows import Windows
 
 Batch = tuple[Tensor, Tensor]
@@ -53,7 +54,7 @@ class Held:
         self.finish = None
         if ready_as_loaded:
             return
-        raw, self.inputs = self.inputs, first.new_empty((len(self.inputs), *first.shape[1:]))
+        raw, self.inputs = self.inputs, with_margin((len(self.inputs), *first.shape[1:]), first)
         rows = max(1, CHUNK_BYTES // _bytes(first))
         for source, ready in zip(raw.split(rows), self.inputs.split(rows), strict=True):
             ready.copy_(self._preprocess(source))
@@ -78,7 +79,7 @@ class Held:
         start: int,
         key: int,
         shard: tuple[int, int] = WHOLE,
-        augment: AugmentRows | None = None,
+        augment: EpochAugment | None = None,
     ) -> Iterator[Batch]:
         """Batches in the given order, without the first ``start``; of each the part ``shard``.
 
@@ -94,11 +95,16 @@ class Held:
         together = max(1, TOGETHER_BYTES // max(1, batch_size * self._example_bytes))
         for first in range(0, len(near), together):
             several = slice(first, first + together)
-            inputs, targets = self.gather(_joined(near[several]))
-            if augment is not None:
-                inputs = augment(inputs, _joined(far[several]))
+            inputs, targets = self._augmented(_joined(near[several]), _joined(far[several]), augment)
             sizes = [len(rows) for rows in near[several]]
             yield from zip(inputs.split(sizes), targets.split(sizes), strict=True)
+
+    def _augmented(self, near: Tensor, far: Tensor, augment: EpochAugment | None) -> Batch:
+        """The examples of these places, which are given where the examples lie and on the device."""
+        if augment is not None and self.resident and self.finish is None:
+            return augment.look_up(self.inputs, near), self.targets.index_select(0, near)
+        inputs, targets = self.gather(near)
+        return (inputs if augment is None else augment(inputs, far)), targets
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All batches in the order of the data; on the device they are views of what is held."""
@@ -131,7 +137,7 @@ class Cut:
         start: int,
         key: int,
         shard: tuple[int, int] = WHOLE,
-        augment: AugmentRows | None = None,
+        augment: EpochAugment | None = None,
     ) -> Iterator[Batch]:
         """Batches in the given order, without the first ``start``; windows are not augmented."""
         shift = self.shift(key)

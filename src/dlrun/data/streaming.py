@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from typing import Any, TypeVar, cast
 
 import torch
@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dlrun.data import Item, Preprocess
+from dlrun.data.augment import EpochAugment
 from dlrun.data.hashing import mix
 from dlrun.data.moving import mover
 from dlrun.errors import DlrunError, MemoryExhaustedError
 
 Batch = tuple[Tensor, Tensor]
-AugmentRows = Callable[[Tensor, Tensor], Tensor]  # the inputs of a batch and their places: the inputs, augmented
 Rows = tuple[int, list[int]]  # what the items' randomness depends on, and the items of one batch
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Streamed:
         start: int,
         key: int,
         shard: tuple[int, int] = WHOLE,
-        augment: AugmentRows | None = None,
+        augment: EpochAugment | None = None,
     ) -> Iterator[Batch]:
         """Batches in the given order, without the first ``start``; ``key`` is what the items' randomness depends on.
 
