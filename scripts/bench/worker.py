@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -76,10 +75,19 @@ def perform(way: str, job: dict[str, Any]) -> dict[str, Any]:
         "updates": updates[0] / networks if job["count"] and updates[0] else None,
         **(late if 0 < clock.late_steps < trained.steps else {}),
         "threads": torch.get_num_threads(),
-        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss": peak_memory(),
         "details": trained.details,
         "peak_cuda": torch.cuda.max_memory_allocated() if cuda else 0,
     }
+
+
+def peak_memory() -> int:
+    """Bytes of the largest resident set of this program.
+
+    Not ``ru_maxrss``, which begins with what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def main() -> None:

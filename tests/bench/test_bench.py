@@ -101,6 +101,14 @@ def test_other_commands_write_their_tables(
     assert shown in results(tmp_path, command)[1]
 
 
+def test_the_peak_of_a_process_is_not_its_parents(repository: Path) -> None:
+    held = b"x" * 2**28
+    asked = "import sys; sys.path.insert(0, sys.argv[1]); import worker; print(worker.peak_memory())"
+    words = [sys.executable, "-c", asked, str(repository / "scripts" / "bench")]
+    peak = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert 2**20 < peak < len(held) // 2, "an interpreter and json; ru_maxrss would say what this process holds"
+
+
 @pytest.mark.slow
 def test_the_data_path_writes_its_table(repository: Path, tmp_path: Path) -> None:
     done = program(repository, "data", "--quick", "--results", str(tmp_path))

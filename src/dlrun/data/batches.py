@@ -154,10 +154,14 @@ class Batches:
         source = self._source
         if isinstance(source, Cut):
             return source.part.gather(rows, keys[1])
-        inputs, targets = cast(Held, source).gather(rows if self.batch_size < self.size else None)
-        if self.augment is not None:
-            inputs = self.augment(inputs, self.augment.draws(keys[0], rows))
-        return inputs, targets
+        held = cast(Held, source)
+        if self.augment is None:
+            return held.gather(rows if self.batch_size < self.size else None)
+        draws = self.augment.draws(keys[0], rows)
+        if held.finish is None:
+            return self.augment(held.inputs, draws, rows), held.targets.index_select(0, rows)
+        inputs, targets = held.gather(rows)
+        return self.augment(inputs, draws), targets
 
     @property
     def held(self) -> Batch | None:
