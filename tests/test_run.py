@@ -86,6 +86,7 @@ def test_same_seed_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None
         ["data=breast_cancer", "loss=hinge", "loss.class_weights=balanced"],
         ["data.val=0"],
         ["trainer.limit.train=200", "trainer.limit.val=0.5"],
+        ["data=wine", "trainer.batch_size=10", "model.hidden=[10]"],  # batches of an odd number of bytes
     ],
     ids=lambda overrides: ",".join(overrides),
 )  # fmt: skip

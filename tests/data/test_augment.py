@@ -58,11 +58,24 @@ def test_what_lies_beside_an_image_in_memory_stays_out_of_it():
 def test_looking_up_and_cropping_in_one_gives_the_same_bits(augment, margin):
     held = with_margin(IMAGES.shape, IMAGES).copy_(IMAGES) if margin else IMAGES.clone()
     places = torch.tensor([63, 0, 5, 0, 62])  # the ends too, whose runs begin or end in the margin
-    epoch = EpochAugment(augment, augment.draws(7, ROWS))
+    epoch = EpochAugment(augment, 7)
     expected = augmented(augment, IMAGES[places], 7, places)
-    assert torch.equal(epoch.look_up(held, places), expected)
-    assert torch.equal(epoch(IMAGES[places], places), expected)
+    assert torch.equal(epoch(held, epoch.draws(places), places), expected)
+    assert torch.equal(epoch(IMAGES[places], epoch.draws(places)), expected)
     assert torch.equal(held, IMAGES)
+
+
+def test_flip_keeps_every_number_exactly():
+    images = torch.tensor([torch.inf, -0.0, torch.nan, 3e38, -3e38, 1.0]).repeat(64, 1).view(64, 1, 1, 6)
+    out = augmented(Augment(flip=True), images, 5, ROWS).view(torch.int32)
+    mirrored, same = (out == images.flip(3).view(torch.int32)), (out == images.view(torch.int32))
+    assert (mirrored.flatten(1).all(1) ^ same.flatten(1).all(1)).all()
+
+
+def test_a_margin_moves_nothing_off_its_address():
+    held = with_margin((5, 3, 15, 15), IMAGES)
+    assert held.data_ptr() % 64 == 0
+    assert held.storage_offset() >= 3 * 15 * 15
 
 
 def test_flip_mirrors_about_half():

@@ -137,16 +137,28 @@ def test_augmentation_is_independent_of_batch_size_and_resume():
     assert not same(small.epoch(4), make(floats, 3).epoch(4))
 
 
-@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
-def test_looking_up_several_batches_together_changes_no_bit(monkeypatch, shard):
-    part = images()
-    loader = make(part, 3, ImagePreprocess.fit(part.inputs), augment=Augment(crop=2, flip=True), shard=shard)
+def test_looking_up_several_batches_together_changes_no_bit(monkeypatch):
+    part = images(70)
+    loader = make(part, 8, ImagePreprocess.fit(part.inputs), augment=Augment(crop=2, flip=True))
     together = list(loader.epoch(1, 1))
     assert len({inputs.untyped_storage().data_ptr() for inputs, _ in together}) == 1
+    monkeypatch.setattr("dlrun.data.held.DRAWN_AT_ONCE", 0)
+    assert same(together, loader.epoch(1, 1))
     monkeypatch.setattr("dlrun.data.held.TOGETHER_BYTES", 0)
     alone = list(loader.epoch(1, 1))
     assert len({inputs.untyped_storage().data_ptr() for inputs, _ in alone}) == len(alone) > 1
     assert same(together, alone)
+
+
+@pytest.mark.parametrize("augment", [None, Augment(crop=2, flip=True)])
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 10])
+def test_every_batch_begins_where_a_tensor_of_its_own_does(batch_size, shard, augment):
+    """Matrix products give other last bits at other addresses, and a resumed epoch looks up other batches together."""
+    pictures = Examples(torch.rand(70, 1, 5, 5), torch.arange(70))
+    loader = make(pictures, batch_size, shard=shard, augment=augment)
+    batches = list(loader.epoch(1, 1))
+    assert all(tensor.data_ptr() % 64 == 0 for batch in batches for tensor in batch)
 
 
 @forks

@@ -161,6 +161,14 @@ def claim_a_size_of_thousands_of_digits(path):
     path.write_bytes(info.tobuf(tarfile.PAX_FORMAT))
 
 
+def describe_at_a_length_beyond_64_bits(path):
+    header = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = b"\x80" + (2**70).to_bytes(11, "big")
+    header[156:157] = b"L"
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+    path.write_bytes(header + bytes(1024))
+
+
 def spoil_the_checksum(path):
     data = bytearray(path.read_bytes())
     data[148:156] = b"0009999\0"
@@ -175,6 +183,7 @@ def spoil_the_checksum(path):
         (spoil_a_header, r"set-01\.tar is damaged at byte 2,"),
         (turn_back, r"set-01\.tar is damaged at byte"),
         (claim_a_size_of_thousands_of_digits, r"set-01\.tar is damaged at byte"),
+        (describe_at_a_length_beyond_64_bits, r"set-01\.tar is cut short: a member at byte 0 has"),
         (spoil_the_checksum, r"set-01\.tar is no tar archive"),
         (lambda path: path.write_bytes(b""), r"set-01\.tar is cut short"),
         (lambda path: path.write_bytes(b"no archive " * 100), r"set-01\.tar is no tar archive"),

@@ -24,6 +24,7 @@ from dlrun.errors import ConfigError, did_you_mean
 
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 1 / 0.3)
+MARGIN = 128  # numbers of float32 in 512 bytes
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Augment:
         elif rows is not None:
             inputs = inputs.index_select(0, rows)
         if self.flip:
-            mirrored = (draws[2] < 0.5).view(-1, 1, 1, 1)
-            inputs = inputs.lerp(inputs.flip(3), mirrored.float())  # all or nothing: twice as fast as torch.where
+            inputs = _mirror(inputs, draws[2] < 0.5)
         if self.erase:
             inputs = _erase(inputs, draws[3] < self.erase, draws[4:])
         return inputs
@@ -67,21 +67,18 @@ class Augment:
 
 @dataclass(frozen=True)
 class EpochAugment:
-    """The augmentation of one epoch, whose random numbers are drawn once, for all examples.
-
-    Drawing them takes thirty small operations, as long as all else for a batch of fifty images.
-    """
+    """The augmentation of one epoch; ``key`` stands for (seed, epoch)."""
 
     augment: Augment
-    draws: Tensor  # (8, N)
+    key: int
 
-    def __call__(self, inputs: Tensor, places: Tensor) -> Tensor:
-        """The images (B, C, H, W) of these places (B,), augmented."""
-        return self.augment(inputs, self.draws.index_select(1, places))
+    def draws(self, places: Tensor) -> Tensor:
+        """The random numbers (8, B) of these places; of many at once, for it takes thirty small operations."""
+        return self.augment.draws(self.key, places)
 
-    def look_up(self, held: Tensor, places: Tensor) -> Tensor:
-        """The images of these places (B,) among all that are held (N, C, H, W), augmented."""
-        return self.augment(held, self.draws.index_select(1, places), places)
+    def __call__(self, inputs: Tensor, draws: Tensor, rows: Tensor | None = None) -> Tensor:
+        """See ``Augment``."""
+        return self.augment(inputs, draws, rows)
 
 
 def build_augment(node: Mapping[str, Any] | None) -> Augment | None:
@@ -109,10 +106,16 @@ def build_augment(node: Mapping[str, Any] | None) -> Augment | None:
 
 
 def with_margin(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An empty tensor (N, ...) within memory that goes on for one more example at either end."""
-    whole = like.new_empty((shape[0] + 2, *shape[1:]))
-    whole[0], whole[-1] = 0, 0
-    return whole[1:-1]
+    """An empty tensor (N, ...) within memory that goes on for at least one more example at either end.
+
+    It begins where a tensor of its own would, at a multiple of 512 bytes from the memory's start: matrix products give
+    other last bits at other addresses.
+    """
+    numbers = math.prod(shape[1:])
+    margin = -(-numbers // MARGIN) * MARGIN
+    whole = like.new_empty(margin + shape[0] * numbers + margin)
+    whole[:margin], whole[-margin:] = 0, 0
+    return whole[margin:-margin].view(shape)
 
 
 def _crop(inputs: Tensor, rows: Tensor | None, pad: int, y: Tensor, x: Tensor) -> Tensor:
@@ -142,6 +145,16 @@ def _runs(inputs: Tensor, rows: Tensor | None, early: int) -> tuple[Tensor, Tens
     chosen = inputs if rows is None else inputs.index_select(0, rows)
     copied = functional.pad(chosen.flatten(), (early, early))
     return copied.unfold(0, numbers, 1), torch.arange(len(chosen), device=inputs.device) * numbers + early
+
+
+def _mirror(inputs: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the ``chosen`` (B,) images of (B, C, H, W), left and right.
+
+    By differences of bits: exact for every number, and in three quick passes, while torch.where takes as long as six.
+    """
+    before = _bits(inputs)
+    changed = _bits(inputs.flip(3)).bitwise_xor_(before)
+    return changed.bitwise_and_(-chosen.int().view(-1, 1, 1, 1)).bitwise_xor_(before).view(torch.float32)
 
 
 def _erase(inputs: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:

@@ -114,10 +114,8 @@ class Batches:
         if not self.size:
             return iter(())
         order = self.order(epoch)
-        key, augment = mix(self.seed, epoch, SCATTER), None
-        if self.augment is not None:
-            everything = torch.arange(self.size, device=self._source.device)
-            augment = EpochAugment(self.augment, self.augment.draws(mix(self.seed, epoch, GATHER), everything))
+        key = mix(self.seed, epoch, SCATTER)
+        augment = None if self.augment is None else EpochAugment(self.augment, mix(self.seed, epoch, GATHER))
         batches = self._source.batches(order, self.batch_size, start, key, self.shard, augment)
         return batches if self._waiting is None else self._waiting.timed(batches)
 

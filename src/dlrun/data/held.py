@@ -21,6 +21,9 @@ HOST_LIMIT = 2 * 2**30
 DEVICE_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20
 TOGETHER_BYTES = 3 * 2**20
+MOST_TOGETHER = 64
+ALIGNED = 256  # bytes: as far as torch looks at an address when it chooses a kernel; on the CPU it is 64
+DRAWN_AT_ONCE = 2**14  # examples
 SHIFT = 2  # the stream of numbers of an epoch that places windows
 
 
@@ -35,7 +38,7 @@ class Held:
         home = device if on_device else torch.device("cpu")
         self.inputs, self.targets = part.inputs.to(home), part.targets.to(home)
         self._preprocess, self._keep = preprocess, keep
-        self._example_bytes = 4 * part.inputs[:1].numel()  # as float32, which batches are
+        self._example_bytes = 4 * part.inputs[:1].numel() + _bytes(part.targets[:1])  # inputs as float32
         # From main memory the raw values travel, often a quarter of the bytes, and the device preprocesses them.
         self.finish: Callable[[Batch], Batch] | None = (
             InPlace(preprocess, device) if on_device else mover(preprocess, device)
@@ -92,19 +95,23 @@ class Held:
         home = self.inputs.device
         near = split(order.to(home), batch_size, start, shard)
         far = near if home == self.device else split(order.to(self.device), batch_size, start, shard)
-        together = max(1, TOGETHER_BYTES // max(1, batch_size * self._example_bytes))
+        together = TOGETHER_BYTES // max(1, batch_size * self._example_bytes)
+        together = max(1, min(together, MOST_TOGETHER))
+        draws = _drawn(augment, [far[first : first + together] for first in range(0, len(far), together)])
         for first in range(0, len(near), together):
-            several = slice(first, first + together)
-            inputs, targets = self._augmented(_joined(near[several]), _joined(far[several]), augment)
-            sizes = [len(rows) for rows in near[several]]
-            yield from zip(inputs.split(sizes), targets.split(sizes), strict=True)
+            some = near[first : first + together]
+            found = self._augmented(_joined(some), next(draws), augment)
+            inputs, targets = (_parted(tensor, [len(rows) for rows in some]) for tensor in found)
+            yield from zip(inputs, targets, strict=True)
 
-    def _augmented(self, near: Tensor, far: Tensor, augment: EpochAugment | None) -> Batch:
-        """The examples of these places, which are given where the examples lie and on the device."""
-        if augment is not None and self.resident and self.finish is None:
-            return augment.look_up(self.inputs, near), self.targets.index_select(0, near)
-        inputs, targets = self.gather(near)
-        return (inputs if augment is None else augment(inputs, far)), targets
+    def _augmented(self, rows: Tensor, draws: Tensor | None, augment: EpochAugment | None) -> Batch:
+        """The examples of these rows; ``draws`` lie on the device."""
+        if augment is None or draws is None:
+            return self.gather(rows)
+        if self.resident and self.finish is None:
+            return augment(self.inputs, draws, rows), self.targets.index_select(0, rows)
+        inputs, targets = self.gather(rows)
+        return augment(inputs, draws), targets
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All batches in the order of the data; on the device they are views of what is held."""
@@ -151,6 +158,27 @@ class Cut:
             return (self.part.gather(some) for some in rows.split(batch_size))
         batches = -(-len(rows) // batch_size)
         return (self.part.gather(rows[first::batches]) for first in range(batches))
+
+
+def _drawn(augment: EpochAugment | None, groups: list[list[Tensor]]) -> Iterator[Tensor | None]:
+    """The random numbers of each group of batches, of many groups at once; None without augmentation."""
+    if augment is None:
+        yield from [None] * len(groups)
+        return
+    sizes = [sum(map(len, places)) for places in groups]
+    several = max(1, DRAWN_AT_ONCE // max(sizes, default=1))
+    for first in range(0, len(groups), several):
+        places = [batch for group in groups[first : first + several] for batch in group]
+        yield from augment.draws(_joined(places)).split(sizes[first : first + several], 1)
+
+
+def _parted(whole: Tensor, sizes: list[int]) -> list[Tensor]:
+    """The batches of what was looked up together, each at an address that a tensor of its own could have.
+
+    Matrix products give other last bits at other addresses, and a resumed epoch looks up other batches together.
+    """
+    start = whole.data_ptr()
+    return [part if (part.data_ptr() - start) % ALIGNED == 0 else part.clone() for part in whole.split(sizes)]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

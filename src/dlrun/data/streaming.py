@@ -108,7 +108,7 @@ class Streamed:
                 del loader, epoch, read  # ends the workers now: the error's traceback would hold them
                 raise batch
             inputs, targets = self._move(batch)
-            yield (inputs if augment is None else augment(inputs, next(places))), targets
+            yield (inputs if augment is None else augment(inputs, augment.draws(next(places)))), targets
         self._kept = loader, epoch
 
     def close(self) -> None:

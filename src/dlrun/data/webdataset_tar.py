@@ -55,13 +55,15 @@ def _walk(path: Path, fd: int) -> Iterator[Member]:
         _check(path, header, at)
         size = _number(header[124:136])
         kind, begin = header[156], at + BLOCK
-        if chr(kind) in "xL":
+        describing = chr(kind) in "xL"
+        if not describing:
+            size = _size(path, extended.get("size"), size, at)
+        if begin + size > length:
+            raise DataError(f"{path} is cut short: a member at byte {at:,} has {size:,} bytes.")
+        if describing:
             text = os.pread(fd, min(size, LARGEST), begin)
             extended |= _records(text) if kind == ord("x") else {"path": os.fsdecode(text.rstrip(b"\0"))}
         else:
-            size = _size(path, extended.get("size"), size, at)
-            if begin + size > length:
-                raise DataError(f"{path} is cut short: a member at byte {at:,} has {size:,} bytes.")
             if kind in _FILES and (name := extended.get("path") or _name(header)):
                 yield Member(name, begin, size)
             if chr(kind) not in "gK":
