@@ -15,8 +15,8 @@ import family_cases as cases
 from dlrun.build import Experiment
 from dlrun.data import Examples
 from dlrun.data.batches import Batches
-from dlrun.engines.driver import Driver
-from dlrun.engines.recording import Recorder
+from dlrun.engines.recorded_steps import RecordedSteps
+from dlrun.engines.recording import GaveUp, Recorder
 from dlrun.schedules import Constant
 from dlrun.tasks.generation import Generation
 from dlrun.training.average import Average, NoAverage
@@ -29,7 +29,7 @@ BATCH = 4  # and one batch of three in each epoch, unless batches continue one a
 
 
 class Run:
-    """A trainer of one family on noise, and what its driver had to say."""
+    """A trainer of one family on noise, and what its recordings had to say."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Run:
         model = experiment.model().to(device)
         algorithm = experiment.algorithm(model)
         average: Average = more.pop("average", lambda _: NoAverage())(model)
-        taken = {} if recorder is None else {"take": Driver(recorder, self.notes.append, sizes, math.inf).take}
+        taken = {} if recorder is None else {"take": RecordedSteps(recorder, self._note, sizes, math.inf).take}
         batches = Batches(
             Examples(inputs, targets), preprocess=AsIs(), batch_size=BATCH, device=device, seed=0,
             consecutive=experiment.consecutive, **more.pop("batches", {}),
@@ -64,6 +64,9 @@ class Run:
             model=model, task=task, facts=experiment.facts, algorithm=algorithm, precision=experiment.precision,
             **(parts | taken | more),
         )  # fmt: skip
+
+    def _note(self, found: GaveUp) -> None:
+        self.notes.append(found.reason)
 
     def fit(self) -> Run:
         torch.manual_seed(1)

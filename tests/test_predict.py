@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dlrun import data
 from dlrun.config import compose
 from dlrun.data.images import ImagePreprocess
 from dlrun.data.text import LanguagePreprocess
 from dlrun.data.tokenizing import Characters
 from dlrun.errors import CheckpointError, ConfigError, DataError, StorageError
-from dlrun.predict import CHUNK, Wishes, predict
+from dlrun.predict import CHUNK, FILES, Wishes, predict
 from dlrun.run import Outcome, train
 from dlrun.training.precision import Precision
 from quiet import Quiet, train_short
@@ -109,8 +111,15 @@ def test_a_prediction_file_replaces_the_last_one(run: Path, asked: Path) -> None
     assert predict(run, [asked]).path.read_bytes() == first
 
 
+def test_each_kind_of_data_has_a_file_to_predict_from() -> None:
+    sources = Path(data.__file__).parent.glob("*.py")
+    assert {kind for path in sources for kind in re.findall(r'^ +kind="(\w+)"', path.read_text(), re.M)} == set(FILES)
+
+
 def test_what_cannot_be_asked(run: Path, asked: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="wants an INPUT after the run"):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"a file of rows like those it was trained on; write 'dlrun predict {run} FILE'")
+    ):
         predict(run)
     with pytest.raises(DataError, match=r"nowhere\.csv"):
         predict(run, [tmp_path / "nowhere.csv"])

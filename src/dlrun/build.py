@@ -31,7 +31,7 @@ from dlrun.errors import ConfigError, did_you_mean
 from dlrun.explain import explain
 from dlrun.losses import Loss
 from dlrun.many_devices import check_devices, settle_engine, wanted_layout
-from dlrun.models.recurrent import Carried
+from dlrun.models.recurrent import Stateful
 from dlrun.models.summary import Row
 from dlrun.pairing import check_algorithm, check_engine, check_held_out, check_network, check_optimizer, check_tracking
 from dlrun.schedules import Schedule
@@ -84,7 +84,7 @@ class Experiment:
     @property
     def viewed(self) -> Viewed:
         """The network as evaluation sees it: with its state carried on where batches continue one another."""
-        return Carried if self.consecutive else as_it_is
+        return Stateful if self.consecutive else as_it_is
 
     def updater(self, model: nn.Module) -> Updater:
         """The optimizer of the model's parameters, with clipping and loss scaling around it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dlrun.cli import screens
+from dlrun.cli.failures import hush
 from dlrun.cli.tables import Table, interactive, plain_table, rich_console, rich_table
 from dlrun.cli.text import clock, number, printable
 
@@ -131,7 +132,10 @@ class Plain:
         """Nothing is left to end: every line is already out."""
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:  # 'dlrun train | head': the run goes on, though nobody reads of it any more
+            hush(self._stream)
 
 
 class Screen:

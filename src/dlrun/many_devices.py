@@ -1,23 +1,18 @@
-"""Runs on several processes: what can go along is checked before they start, and what each of them watches."""
+"""Runs on several devices: what can go along is checked before their processes start, and what is to be known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from dlrun.binding import Node
-from dlrun.data.sharing import Keep, as_it_lies
 from dlrun.errors import ConfigError
 from dlrun.tasks import Task
-from dlrun.training.callbacks import Callback, Saver
-from dlrun.training.checkpoint import Checkpoints
 from dlrun.training.peers import Peers
 from dlrun.training.precision import Precision
 from dlrun.training.settings import Settings
-from dlrun.training.signals import StopFlag
 
 if TYPE_CHECKING:
     from dlrun.build import Experiment
@@ -126,68 +121,9 @@ def check_started(experiment: Experiment, peers: Peers) -> None:
         )
 
 
-def in_turn(peers: Peers, work: Callable[[bool], None], stop: StopFlag) -> None:
-    """Let the first process do something, and then the others find it done: they are called with False.
-
-    Where a signal has ended it and raised ``stop``, the others' flags are raised, and they are not called.
-    """
-    if peers.size == 1:
-        work(True)
-        return
-    from dlrun.distributed.group import current
-
-    group = current()
-    assert group is not None
-    if peers.rank == 0:
-        work(True)
-        group.messages.tell("first", str(stop.number))  # bool(stop) would ask the others, who wait for this
-    elif (text := group.messages.wait("first")) is not None:
-        stop.number = int(text) or stop.number
-        if not stop.number:
-            work(False)
-
-
-def keep(peers: Peers) -> Keep:
-    """Where resident data lies: large data once for all processes of a machine."""
-    if peers.size == 1:
-        return as_it_lies
-    from dlrun.distributed.group import current
-    from dlrun.distributed.memory import Shared
-
-    group = current()
-    assert group is not None
-    return Shared(group)
-
-
-def sink(checkpoints: Checkpoints, peers: Peers) -> Checkpoints:
-    """Where checkpoints go: among several processes all gather the state, and the first one writes it."""
-    if peers.size == 1:
-        return checkpoints
-    from dlrun.distributed.group import current
-    from dlrun.distributed.saving import SharedCheckpoints
-
-    group = current()
-    assert group is not None
-    shared: Any = SharedCheckpoints(checkpoints if peers.rank == 0 else None, group)
-    return cast(Checkpoints, shared)  # of which a saver uses save and save_best
-
-
 def sharded(experiment: Experiment) -> bool:
     """Whether no process has the whole network, so that none can look at it alone."""
     return experiment.settings.devices > 1 and str(experiment.node["engine"]["_target_"]).endswith(".Fsdp")
-
-
-def watchers(usual: Sequence[Callback], saver: Saver, own: Sequence[Callback], peers: Peers) -> list[Callback]:
-    """The callbacks of this process: those that write and report belong to the first one."""
-    if peers.size == 1:
-        return [*usual, saver, *own]
-    from dlrun.distributed.group import current
-    from dlrun.distributed.saving import SharedSaver
-
-    group = current()
-    assert group is not None
-    shared = SharedSaver(saver, group)
-    return [*usual, shared, *own] if peers.rank == 0 else [shared]
 
 
 def notes(experiment: Experiment, model: nn.Module) -> list[str]:

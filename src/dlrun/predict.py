@@ -59,6 +59,10 @@ class Predictions:
 # What each way of answering takes beside files.
 TAKES = {"rows": (), "images": (), "samples": ("count", "seed"),
          "text": ("prompt", "length", "temperature", "top_k", "seed")}  # fmt: skip
+# What file holds each kind of data.
+FILES = {"image": "a picture or a folder of pictures", "audio": "a WAV file or a folder of them",
+         "text": "a file with a text on each line", "series": "a table of the series up to now",
+         "table": "a file of rows like those it was trained on", "points": "a table of points"}  # fmt: skip
 
 
 def predict(
@@ -84,7 +88,7 @@ def predict(
         StorageError: the answer cannot be written.
     """
     trained = restore(path, trusted)
-    way = _way(trained, inputs, wishes)
+    way = _way(path, trained, inputs, wishes)
     _check_wishes(trained, way, wishes)
     folder = RunDirectory.open(path).predictions
     if way == "text":
@@ -104,7 +108,7 @@ def predict(
     return Predictions(rows, target)
 
 
-def _way(trained: Trained, inputs: Sequence[Path], wishes: Wishes) -> str:
+def _way(path: Path, trained: Trained, inputs: Sequence[Path], wishes: Wishes) -> str:
     """How this run answers: ``rows``, ``images``, ``samples`` or ``text``. Raises ConfigError where it cannot."""
     task = trained.task
     if task.answers == "text":
@@ -115,8 +119,9 @@ def _way(trained: Trained, inputs: Sequence[Path], wishes: Wishes) -> str:
     if draws and not inputs:
         return "samples"
     if not inputs and wishes.prompt is None:
-        either = " or --prompt TEXT" if trained.facts.kind == "text" else ""
-        raise ConfigError(f"'dlrun predict' wants an INPUT after the run{either}; write 'dlrun predict last FILE'")
+        either = ", or --prompt TEXT" if trained.facts.kind == "text" else ""
+        file = FILES[trained.facts.kind]
+        raise ConfigError(f"'dlrun predict' wants an INPUT: {file}{either}; write 'dlrun predict {path} FILE'")
     return "images" if task.answers == "images" and hasattr(trained.preprocess, "invert") else "rows"
 
 

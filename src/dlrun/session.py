@@ -18,12 +18,13 @@ from dlrun.algorithms import Algorithm
 from dlrun.build import Experiment
 from dlrun.data import Splits
 from dlrun.data.batches import Batches
-from dlrun.engines.driving import Driving, driving
+from dlrun.engines.recording import GaveUp
+from dlrun.engines.take_and_view import TakeAndView, take_and_view
 from dlrun.errors import ConfigError, DivergedError, DlrunError, MemoryExhaustedError
 from dlrun.feature_classifier import provide_classifier
 from dlrun.identity import hyperparameters, identity
 from dlrun.loading import Loaded, all_targets, load
-from dlrun.many_devices import check_started, in_turn, keep, notes, sharded, sink, watchers
+from dlrun.many_devices import check_started, notes, sharded
 from dlrun.models.init_from import initialise
 from dlrun.tracking.history import History
 from dlrun.tracking.run_directory import RunDirectory
@@ -79,8 +80,8 @@ def open_session(
     settings, task = experiment.settings, experiment.task
     check_started(experiment, peers)
     prepare_process(experiment)
-    in_turn(peers, lambda may_train: provide_classifier(experiment, run, reporter, stop, may_train), stop)
-    loaded = loaded or load(experiment, (peers.rank, peers.size), keep(peers))
+    peers.in_turn(lambda may_train: provide_classifier(experiment, run, reporter, stop, may_train), stop)
+    loaded = loaded or load(experiment, (peers.rank, peers.size), peers.keep())
     splits, train = loaded.splits, loaded.train
     model = network(experiment, all_targets(splits.train), train, learnt, reporter)
     algorithm = experiment.algorithm(model)
@@ -91,16 +92,16 @@ def open_session(
     plan = _plan(experiment, train, algorithm)
     history, checkpoints = History(run.history), Checkpoints(run.checkpoints)
     board = _board(experiment, run, resumed_from) if peers.rank == 0 and not sharded(experiment) else None
-    saver = _saver(experiment, splits, sink(checkpoints, peers), history)
+    saver = _saver(experiment, splits, peers.sink(checkpoints), history)
     watching = [*_numbers(experiment, run, board, resumed_from), Recorder(history), Progress(reporter)]
     watching += data_wait((train, loaded.val, loaded.test), reporter)
-    driven = _driven(experiment, run, reporter, resumed=resumed_from is not None)
+    driven = _driven(experiment, run, reporter, resumed_from)
     trainer = Trainer(
         model=model, task=task, facts=splits.facts,
         algorithm=algorithm, take_step=take_step, take=driven.take, viewed=driven.viewed,
         schedule=experiment.schedule, average=average, precision=experiment.precision,
         train=train, val=loaded.val, plan=plan, goal=settings.goal(task.monitor, task.metric_names()),
-        stop=stop, callbacks=watchers(watching, saver, callbacks, peers), peers=peers,
+        stop=stop, callbacks=peers.watchers(watching, saver, callbacks), peers=peers,
     )  # fmt: skip
     return Session(experiment, run, splits, trainer, history, checkpoints, board, loaded.test, loaded.seconds)
 
@@ -115,15 +116,18 @@ def _numbers(
     return [Scalars(run.path, resumed_from)] if shown else []
 
 
-def _driven(experiment: Experiment, run: RunDirectory, reporter: Reporter, resumed: bool) -> Driving:
-    """How the engine takes the steps. A run that went on without recordings does so when it is resumed, to its bits."""
+def _driven(experiment: Experiment, run: RunDirectory, reporter: Reporter, resumed_from: int | None) -> TakeAndView:
+    """How the engine takes the steps. A run that went on without recordings does so from there again, to its bits."""
 
-    def without(reason: str) -> None:
-        run.write_record(engine=AS_WRITTEN, engine_reason=reason)
-        reporter.note(f"the steps run as they are written, not recorded: {reason}")
+    def without(found: GaveUp) -> None:
+        run.write_record(engine=AS_WRITTEN, engine_reason=found.reason, engine_step=found.step)
+        reporter.note(f"the steps run as they are written, not recorded: {found.reason}")
 
-    given_up = resumed and run.record().get("engine") == AS_WRITTEN
-    return driving(experiment.engine, experiment.device, experiment.viewed, without, given_up)
+    record = {} if resumed_from is None else run.record()
+    before, step = None, record.get("engine_step")  # the step stays in the record while the run is on its way there
+    if isinstance(step, int) or record.get("engine") == AS_WRITTEN:
+        before = GaveUp(step if isinstance(step, int) else 0, str(record.get("engine_reason")))
+    return take_and_view(experiment.engine, experiment.device, experiment.viewed, without, before, resumed_from or 0)
 
 
 def network(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,23 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(recipe, "measure", interrupted)
     assert main(["profile", *WORDS]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_signal_is_said_and_is_the_exit_code(
+    caught: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where something on the way takes the end for a failure of its own."""
+    measure = recipe.measure
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        with suppress(SystemExit) if caught else nullcontext():
+            signal.raise_signal(signal.SIGTERM)
+        return measure(*arguments, **more)
+
+    monkeypatch.setattr(recipe, "measure", interrupted)
+    assert main(["profile", *WORDS, "--steps", "2"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr() == ("", "error: interrupted by SIGTERM\n")
 
 
 def test_torch_says_nothing_of_its_own(tmp_path: Path) -> None:

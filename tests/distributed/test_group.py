@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from dlrun.distributed import group
+from dlrun.distributed import group, joining
 from dlrun.distributed.group import Together
 from dlrun.distributed.messages import Messages
 from dlrun.distributed.world import World
 from dlrun.errors import ConfigError
-from dlrun.many_devices import in_turn, notes
+from dlrun.many_devices import notes
 from dlrun.training.signals import StopFlag
 
 
@@ -61,16 +61,16 @@ def test_neighbours_share_machine_and_container(monkeypatch: pytest.MonkeyPatch)
     def neighbours(place: str) -> dict[int, int]:
         store = Kept()
         store.set("dlrun/process/1", f"{place} 77")
-        return group._neighbours(Messages(store, 0, lambda: None), world())
+        return joining._neighbours(Messages(store, 0, lambda: None), world())
 
-    here = group._place()
+    here = joining._place()
     assert neighbours(here) == {1: 77}
     monkeypatch.setattr(os, "readlink", lambda _: "pid:[1]")
     assert neighbours(here) == ({} if os.path.exists("/proc/self/ns/pid") else {1: 77})  # noqa: PTH110
 
 
 @pytest.mark.parametrize("number", [0, 15])
-def test_a_signal_in_the_first_one_s_turn_stops_the_others(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_the_first_one_s_turn_stops_the_others(number: int) -> None:
     def never() -> int:
         raise AssertionError("asked while the others wait")
 
@@ -79,13 +79,12 @@ def test_a_signal_in_the_first_one_s_turn_stops_the_others(number: int, monkeypa
     for rank in (0, 1):
         stop = StopFlag(never)
         peers: Any = together(store, rank)
-        monkeypatch.setattr(group, "_CURRENT", [peers])
 
         def work(first: bool, stop: StopFlag = stop, rank: int = rank) -> None:
             turns.append((rank, first))
             stop.number = number
 
-        in_turn(peers, work, stop)
+        peers.in_turn(work, stop)
         assert stop.number == number
     assert turns == ([(0, True)] if number else [(0, True), (1, False)])
 

@@ -136,9 +136,20 @@ def test_torchrun_starts_a_run(tmp_path: Path) -> None:
     assert "devices: 2" in (last(tmp_path) / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_goes_on_when_nobody_reads_what_it_says(devices: int, tmp_path: Path) -> None:
+    with started("-m", "dlrun", *words("trainer.steps=5", f"trainer.devices={devices}"), folder=tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # before the first word
+        assert process.wait(LIMIT) == 0
+    assert record(last(tmp_path))["status"] == "done"
+    assert len(curve(last(tmp_path))) == 5
+
+
 def test_slurm_starts_a_run(tmp_path: Path) -> None:
     port = str(free_port())
     variables = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": port}
+    variables["SLURM_STEP_ID"] = "0"
     command = ["-m", "dlrun", *words("trainer.steps=5")]
     tasks = [variables | {"SLURM_PROCID": n, "SLURM_LOCALID": n} for n in "01"]
     with started(*command, folder=tmp_path, more=tasks[0]) as first:  # noqa: SIM117

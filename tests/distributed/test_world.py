@@ -10,7 +10,7 @@ from dlrun.errors import ConfigError
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1234"}
 SLURM = {
     "SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "77",
-    "SLURM_TASKS_PER_NODE": "4,2", "SLURM_JOB_NODELIST": "gpu[03-05,9],cpu1",
+    "SLURM_TASKS_PER_NODE": "4,2", "SLURM_JOB_NODELIST": "gpu[03-05,9],cpu1", "SLURM_STEP_ID": "0",
 }  # fmt: skip
 
 
@@ -39,8 +39,24 @@ def test_slurm_takes_the_first_host_and_a_port_of_the_job() -> None:
     assert (given.address, given.port) == ("head", 5)
 
 
-def test_a_batch_script_of_slurm_is_one_process() -> None:
-    assert find_world(SLURM | {"SLURM_STEP_ID": "4294967291"}) is None
+# What Slurm's batch step sets for a script of four tasks before any srun: a process number, and the job's tasks.
+BATCH = {
+    "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4", "SLURM_NPROCS": "4",
+    "SLURM_JOB_ID": "77", "SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_NODELIST": "gpu[03-04]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["4294967291", "4294967290", "4294967294", "", None])
+def test_a_batch_script_of_slurm_is_one_process(step: str | None) -> None:
+    assert find_world(BATCH if step is None else BATCH | {"SLURM_STEP_ID": step}) is None
+
+
+def test_srun_in_a_batch_script_is_told_by_its_step() -> None:
+    srun = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "gpu04", "SLURM_PROCID": "1"}
+    world = find_world(BATCH | srun | {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1"})
+    assert world is not None
+    assert (world.rank, world.size, world.local_rank, world.local_size, world.address) == (1, 2, 1, 2, "gpu04")
+    assert find_world(BATCH | srun | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None, "srun -n1"
 
 
 def test_an_incomplete_environment_is_a_sentence() -> None:

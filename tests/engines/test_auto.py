@@ -14,8 +14,9 @@ from dlrun.build import check
 from dlrun.config import compose
 from dlrun.engines.auto import Auto
 from dlrun.engines.cuda_graph import CudaGraph
-from dlrun.engines.driving import Records, driving
 from dlrun.engines.eager import Eager
+from dlrun.engines.recording import GaveUp
+from dlrun.engines.take_and_view import Records, take_and_view
 from dlrun.errors import ConfigError
 from dlrun.resume import resume
 from dlrun.run import Outcome, train
@@ -43,13 +44,13 @@ def test_auto_is_the_default_and_shown() -> None:
 
 
 def test_only_engines_that_record_drive() -> None:
-    notes: list[str] = []
+    notes: list[GaveUp] = []
     for engine in (Eager(), Auto()):
-        assert driving(engine, CPU, as_it_is, notes.append).take is one_step
+        assert take_and_view(engine, CPU, as_it_is, notes.append).take is one_step
     assert not isinstance(Eager(), Records)
     assert not notes
-    assert driving(CudaGraph(), CPU, as_it_is, notes.append).take is one_step
-    assert notes == ["CUDA graphs need a CUDA device, and this is cpu"]
+    assert take_and_view(CudaGraph(), CPU, as_it_is, notes.append).take is one_step
+    assert notes == [GaveUp(0, "CUDA graphs need a CUDA device, and this is cpu")]
 
 
 @pytest.mark.parametrize(("steps", "sizes"), [("auto", (16, 4, 1)), (1, (1,)), (3, (3, 1))])
@@ -125,6 +126,39 @@ class Broken(Tape):
     def capture(self, work: Any) -> Any:
         self.captures += 1
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+class Late(Tape):
+    """A device on which the third recording fails."""
+
+    def capture(self, work: Any) -> Any:
+        if self.captures == 2:
+            self.captures += 1
+            raise RuntimeError("out of memory")
+        return super().capture(work)
+
+
+def test_where_a_run_gave_up_is_written_down_and_kept_until_it_comes_there_again(
+    tmp_path: Path, engine: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.tape = Late()
+    whole = trained(tmp_path / "a")
+    found, notes = record(tmp_path / "a"), "the steps run as they are written, not recorded: out of memory"
+    assert (found["engine"], found["engine_reason"]) == ("as written", "out of memory")
+    step = found["engine_step"]
+    assert 0 < step < found["steps"]
+
+    trained(tmp_path / "b", "trainer.epochs=1")  # its record is that of a run killed again on its way
+    RunDirectory.open(tmp_path / "b" / "run").write_record(
+        engine="recorded", engine_reason="out of memory", engine_step=step
+    )
+    engine.tape, reporter = Tape(), Quiet()
+    resumed = resume(tmp_path / "b" / "run", overrides=["trainer.epochs=20"], reporter=reporter)
+    assert engine.tape.replays > 0
+    assert notes in reporter.notes
+    assert record(tmp_path / "b")["engine_step"] == step
+    assert record(tmp_path / "b")["engine"] == "as written"
+    assert learnt(resumed) == learnt(whole)
 
 
 def test_a_run_that_gave_up_is_resumed_as_written(tmp_path: Path, engine: Recorded) -> None:

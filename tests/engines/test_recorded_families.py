@@ -18,6 +18,7 @@ from torch import Tensor
 import family_cases as cases
 from dlrun.build import Experiment, check
 from dlrun.config import compose, config_dir
+from dlrun.data.augment import Augment
 from dlrun.engines.recording import CudaRecorder
 from dlrun.training.average import ExponentialAverage
 from graphed import Run, with_optimizer
@@ -90,6 +91,12 @@ def test_a_family_has_the_weights_of_the_steps_as_written(name: str, family_file
 def test_a_variant_has_the_weights_of_the_steps_as_written(name: str) -> None:
     experiment = check(compose([*VARIANTS[name], "trainer.device=cpu"]))
     compare(with_optimizer(experiment, lr=EXACT), schedule=Halving())
+
+
+def test_augmentation_is_part_of_the_recording() -> None:
+    experiment = check(compose(["model=cnn", "data=digits", "trainer.device=cpu"]))
+    augment = Augment(crop=2, flip=True, erase=0.5)
+    compare(with_optimizer(experiment, lr=EXACT), batches={"augment": augment})
 
 
 def test_the_moving_average_is_part_of_the_recording() -> None:

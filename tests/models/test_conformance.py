@@ -15,7 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import family_cases as cases
 from dlrun.build import Experiment
-from dlrun.models.recurrent import Carried
+from dlrun.models.recurrent import Stateful
 from dlrun.tasks.generation import Generation
 from dlrun.training.evaluation import evaluation_mode
 from dlrun.training.precision import Precision
@@ -240,7 +240,7 @@ def test_a_state_that_is_carried_starts_anew(name: str, experiment: Experiment) 
         return
     model, (inputs, _) = cases.model(experiment).eval(), cases.batch(experiment)
     carried = experiment.viewed(model)
-    assert isinstance(carried, Carried)
+    assert isinstance(carried, Stateful)
     first, second = carried(inputs), carried(inputs)
     assert not torch.equal(first, second)
     assert torch.equal(experiment.viewed(model)(inputs), first)

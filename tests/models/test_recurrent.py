@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from dlrun.errors import ConfigError
 from dlrun.models.gru import GRU, GRU_CELL
 from dlrun.models.lstm import LSTM, LSTM_CELL
-from dlrun.models.recurrent import POOLS, Carried, Cell, Stack, State, reverse, write_out
+from dlrun.models.recurrent import POOLS, Cell, Stack, State, Stateful, reverse, write_out
 from dlrun.models.recurrent_network import RecurrentNetwork
 from dlrun.models.rnn import CELLS, RNN
 
@@ -202,7 +202,7 @@ def test_one_long_sequence_in_pieces_is_the_same_sequence(family: Callable[..., 
     model = family((T,), (T, V), V, per_step=True, hidden=H, layers=2)
     text = torch.randint(V, (B, 4 * T))
     whole, end = model.unroll(text, None)  # type: ignore[operator]
-    carried = Carried(model)  # type: ignore[arg-type]
+    carried = Stateful(model)  # type: ignore[arg-type]
     pieces = torch.cat([carried(piece) for piece in text.split(T, 1)], 1)
     torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-6)
     assert carried.state is not None
@@ -213,7 +213,7 @@ def test_one_long_sequence_in_pieces_is_the_same_sequence(family: Callable[..., 
 
 def test_a_carried_state_follows_the_first_rows_and_starts_anew_for_more() -> None:
     model = LSTM((T,), (T, V), V, per_step=True, hidden=H)
-    carried, text = Carried(model), torch.randint(V, (B, 3 * T))
+    carried, text = Stateful(model), torch.randint(V, (B, 3 * T))
     first, second, third = text.split(T, 1)
     carried(first)
     state = carried.state

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun.models.cnn import CNN
 from dlrun.models.mlp import MLP
-from dlrun.models.summary import Products, Row, summarize
+from dlrun.models.summary import Row, summarize
 
 
 def test_rows_of_an_mlp_by_hand() -> None:
@@ -62,37 +61,6 @@ def test_odd_networks_add_up() -> None:
     assert rows["attention"].parameters == sum(p.numel() for p in model.attention.parameters())
     assert rows[""].parameters == 4 + 4 * 7 + 7
     assert sum(row.parameters for row in rows.values()) == sum(p.numel() for p in model.parameters())
-
-
-class _Attends(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.project = nn.Linear(6, 18)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (part.unflatten(2, (2, 3)).transpose(1, 2) for part in self.project(x).chunk(3, dim=2))
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-@pytest.mark.parametrize(
-    ("model", "shape"),
-    [
-        (nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 5, 6)),
-        (nn.ConvTranspose2d(4, 6, 2, groups=2), (4, 5, 6)),
-        (nn.Conv2d(4, 6, 3, groups=2, dilation=2, bias=False), (4, 9, 9)),
-        (nn.Conv1d(4, 6, 3), (4, 9)),
-        (nn.Linear(7, 3, bias=False), (5, 7)),
-        (_Attends(), (5, 6)),
-        (nn.GRU(4, 5, num_layers=2, batch_first=True), (7, 4)),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)
-def test_every_kind_of_product_is_counted_as_torch_counts_it(model: nn.Module, shape: tuple[int, ...]) -> None:
-    with Products() as products:
-        model(torch.zeros(2, *shape))
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, *shape))
-    assert products.multiply_adds * 2 == counter.get_total_flops() > 0
 
 
 def test_the_fused_lstm_is_counted_too() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._C._autograd import DeviceType
 
-from dlrun.profiling.operators import OPTIMIZER, REST, Watch, summarise, trace_file
+from dlrun.profiling.operators import OPTIMIZER, REST, OperatorRecorder, summarise, trace_file
 from tiny import CPU, make_trainer, plan
 
 
@@ -27,9 +27,9 @@ class Net(nn.Module):
         return out
 
 
-def watched(steps: int = 3) -> Watch:
+def watched(steps: int = 3) -> OperatorRecorder:
     trainer = make_trainer(model=Net(), plan=plan(total=100, every=1000))
-    watch = Watch(trainer, CPU)
+    watch = OperatorRecorder(trainer, CPU)
     batches = trainer._batches()
     for wanted in watch.steps(steps):
         for _ in range(wanted):

@@ -15,9 +15,10 @@ import torch
 import family_cases
 from dlrun.config import compose
 from dlrun.errors import ConfigError, StorageError
-from dlrun.profiling import peaks, recipe, ways
+from dlrun.profiling import peaks, recipe, trials, ways
 from dlrun.profiling.recipe import Wishes, profile
 from dlrun.profiling.report import ONE_PIECE, Profile, as_json
+from dlrun.profiling.surroundings import StoppedError
 from dlrun.profiling.timings import Limits
 from quiet import Quiet
 
@@ -161,28 +162,82 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
 
-@pytest.mark.parametrize(("raised", "expected"), [(KeyboardInterrupt, KeyboardInterrupt), (None, SystemExit)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_cleans_up(
-    raised: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = signal.getsignal(signal.SIGTERM)
+    usual = signal.signal(number, signal.default_int_handler)  # also where nohup has the tests ignore SIGHUP
+    before = signal.getsignal(number)
 
     def interrupted(*_: Any, **__: Any) -> None:
         assert any(tmp_path.iterdir()), "the run is there"
-        if raised is not None:
-            raise raised
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
     monkeypatch.setattr(recipe, "measure", interrupted)
-    with pytest.raises(expected) as end:
-        profiled(SMALL)
-    assert expected is not SystemExit or end.value.code == 128 + signal.SIGTERM
+    try:
+        with pytest.raises((KeyboardInterrupt, StoppedError)) as end:
+            profiled(SMALL, trace=tmp_path / "new" / "trace.json")
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, usual)
+    assert number == signal.SIGINT or getattr(end.value, "exit_code", 0) == 128 + number
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_trace_is_written(tmp_path: Path) -> None:
+def test_the_line_of_progress_counts_the_trying_of_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never says that all is done while there is something to do, and does not stand still in the trials."""
+    seen: list[tuple[int, float]] = []
+
+    def look(self: Any, step: int, total: int | None, share: float, values: dict[str, float]) -> None:
+        seen.append((step, share))
+
+    monkeypatch.setattr(Quiet, "progress", look)
+    monkeypatch.setattr(trials, "ROUNDS", 3)
+    pack, measured = ways._pack, list[int]()
+
+    def packed(*arguments: Any) -> Any:
+        measured.append(len(seen))
+        return pack(*arguments)
+
+    monkeypatch.setattr(ways, "_pack", packed)
+    try_all = ways.try_ways
+
+    def tried(*arguments: Any) -> Any:
+        measured.append(len(seen))
+        return try_all(*arguments)
+
+    monkeypatch.setattr(recipe, "try_ways", tried)
+    profiled(SMALL, try_seconds=0.05)
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares)
+    assert max(shares) < 1
+    first, last = measured
+    trying = shares[first:last]
+    assert len(set(trying)) >= 2 * (1 + 3), "two ways at least, each warmed up and measured in three rounds"
+    assert seen[first][0] < seen[last - 1][0], "their steps are counted"
+
+
+def test_without_trials_the_measurement_is_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(Quiet, "progress", lambda self, step, total, share, values: seen.append(share))
+    monkeypatch.setattr("dlrun.training.callbacks.Progress.on_step", _always)
+    profiled(SMALL)
+    assert seen[-1] == 1
+
+
+def _always(self: Any, trainer: Any, logs: Any) -> None:
+    self.reporter.progress(trainer.step, None, 0.0, {})
+
+
+def test_a_trace_is_written_and_its_folder_made_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = recipe.measure
+
+    def measured(*arguments: Any, **more: Any) -> Any:
+        assert list(tmp_path.iterdir()) == [], "nothing is made before there is a trace"
+        return measure(*arguments, **more)
+
+    monkeypatch.setattr(recipe, "measure", measured)
     found = profiled(SMALL, trace=tmp_path / "new" / "trace.json")
     assert found.trace == tmp_path / "new" / "trace.json"
     assert json.loads(found.trace.read_text())["traceEvents"]
@@ -193,6 +248,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_measurement(
 ) -> None:
     monkeypatch.setattr(recipe, "measure", lambda *_, **__: pytest.fail("it was measured"))
     (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ConfigError, match=r"ends in \.json or \.json\.gz, or a folder"):
+        profiled(SMALL, trace=tmp_path / "folder.json")
     with pytest.raises(ConfigError, match=r"ends in \.json or \.json\.gz, or a folder"):
         profiled(SMALL, trace=tmp_path / "file")
     with pytest.raises(StorageError, match="choose another place"):

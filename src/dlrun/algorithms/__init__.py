@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from dlrun.tasks import Batch
-from dlrun.training.updater import Moves
+from dlrun.training.updater import Moves, Updater, Updaters
 
 
 class Algorithm(Protocol):
@@ -21,7 +21,7 @@ class Algorithm(Protocol):
         requires: what it asks of a model beside ``forward``.
         unpackable: why trials with it cannot be trained together as one stacked model; empty where they can.
         ungraphable: why its step cannot be recorded and replayed; empty where it can.
-        updater: what moves the weights; the trainer sets the rate on it.
+        updater: what moves the weights; the trainer sets the rate on it. Of several, ``updaters`` gives each.
     """
 
     in_pieces: ClassVar[bool]
@@ -31,6 +31,11 @@ class Algorithm(Protocol):
     unpackable: ClassVar[str]
     ungraphable: ClassVar[str]
     updater: Moves
+
+    @property
+    def model(self) -> Any:
+        """The network that it trains, with everything that belongs to it: an ``nn.Module``."""
+        ...
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch; what to log, as 0-d tensors that nothing has waited for, the same keys every time."""
@@ -51,6 +56,18 @@ class Differentiates(Algorithm, Protocol):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch (0-d, differentiable) and what to log; the part an engine may compile."""
         ...
+
+
+def updaters(algorithm: Algorithm) -> dict[str, Updater]:
+    """An algorithm's updaters, one for each optimizer, in order, by the network that each moves.
+
+    The one of most algorithms has the name ''. An algorithm of several networks has an attribute NAME_updater for each.
+    """
+    moves = algorithm.updater
+    if not isinstance(moves, Updaters):
+        return {"": moves}  # type: ignore[dict-item]
+    names = {id(value): name.removesuffix("_updater") for name, value in vars(algorithm).items()}
+    return {names.get(id(part), f"network {number}"): part for number, part in enumerate(moves.parts, 1)}
 
 
 @runtime_checkable

@@ -30,6 +30,11 @@ class Accumulation:
         self.updater = updater
         self.pieces = pieces
 
+    @property
+    def model(self) -> Any:
+        """The network that the algorithm inside trains."""
+        return self.inner.model
+
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of gradient descent on a batch."""
         inputs, targets = batch

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dlrun.models.recurrent import Carried, Unrolls
+from dlrun.models.recurrent import Stateful, Unrolls
 from dlrun.tasks import Batch, Differentiable
 from dlrun.training.precision import Precision
 from dlrun.training.updater import Updater
@@ -30,7 +30,8 @@ class TruncatedBackpropagation:
     ungraphable: ClassVar[str] = ""
 
     def __init__(self, model: Unrolls, task: Differentiable, updater: Updater, precision: Precision) -> None:
-        self.carried = Carried(model)
+        self.model = model
+        self.stateful = Stateful(model)
         self.task = task
         self.updater = updater
         self.device = updater.parameters[0].device
@@ -47,12 +48,12 @@ class TruncatedBackpropagation:
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the batch, through the network, in the chosen precision."""
         with self.autocast:
-            return self.task.loss(self.carried, batch)
+            return self.task.loss(self.stateful, batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The hidden state."""
-        return {"hidden": list(self.carried.state or ())}
+        return {"hidden": list(self.stateful.state or ())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
-        self.carried.state = tuple(part.to(self.device) for part in state["hidden"]) or None
+        self.stateful.state = tuple(part.to(self.device) for part in state["hidden"]) or None

@@ -24,10 +24,8 @@ def report(error: BaseException, *, debug: bool) -> int:
     """
     if isinstance(error, SystemExit):
         raise error
-    if isinstance(
-        error, BrokenPipeError
-    ):  # the reader has left ('dlrun runs | head'): nothing to say, nobody to hear it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _number(sys.stdout))
+    if isinstance(error, BrokenPipeError):  # 'dlrun runs | head': nothing to say, nobody to hear it
+        hush(sys.stdout)
         return 141
     if debug:
         raise error
@@ -41,6 +39,11 @@ def report(error: BaseException, *, debug: bool) -> int:
         return 1
     say(str(known))
     return known.exit_code
+
+
+def hush(stream: object) -> None:
+    """The reader of ``stream`` has left: what is written to it goes nowhere from here on, and fails nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _number(stream))
 
 
 def say(sentence: str) -> None:

@@ -40,7 +40,7 @@ def take_part(world: World, arguments: Arguments, trusted: Sequence[str], first:
     One process tells the user why a run fails: the first to know.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a process that ends is no news for its sockets
-    from dlrun.distributed.group import joined
+    from dlrun.distributed.joining import joined
 
     with joined(world) as peers:
         try:

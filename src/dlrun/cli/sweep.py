@@ -59,8 +59,8 @@ def run(arguments: Arguments) -> int:
 
 
 def _alone() -> None:
-    """Refuse to sweep in each of several processes; a batch script of Slurm, which has no step, is one."""
-    if ranks.world() is not None and ("RANK" in os.environ or "SLURM_STEP_ID" in os.environ):
+    """Refuse to sweep in each of several processes."""
+    if ranks.world() is not None:
         raise ConfigError(
             "torchrun or srun has started several processes, and each would do the whole sweep; start one without them "
             "(--workers N for more at a time, launcher=slurm on a cluster)"

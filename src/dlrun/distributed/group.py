@@ -1,24 +1,22 @@
-"""Joining the other processes of a run, what is agreed on with them, and leaving together."""
+"""The processes of a run: what each of them does, and what they agree on."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 
 from dlrun.data.hashing import mix
+from dlrun.data.sharing import Keep
 from dlrun.distributed.messages import Messages, note
-from dlrun.distributed.watch import KILLED, Watch, wait_for
+from dlrun.distributed.watch import KILLED, wait_for
 from dlrun.distributed.world import World
 from dlrun.errors import ConfigError, DlrunError
 from dlrun.tracking.run_directory import RunDirectory
@@ -27,9 +25,10 @@ from dlrun.training.signals import StopFlag
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlrun.training.callbacks import Callback, Saver
+    from dlrun.training.checkpoint import Checkpoints
     from dlrun.training.trainer import Trainer
 
-TIMEOUT = timedelta(hours=2)  # of one collective; a process that dies is noticed long before
 AGREE_EVERY = 0.5  # seconds between two agreements
 MOST_QUESTIONS = 100  # between two agreements, for an evaluation asks less often than training
 NOISE = 3  # the stream of numbers for dropout and sampling, beside those of dlrun.data.batches
@@ -102,6 +101,36 @@ class Together:
                 f"trainer.devices={config.trainer.devices}, but {self.size} processes were started; leave it out"
             )
         config.trainer.devices = self.size
+
+    def in_turn(self, work: Callable[[bool], None], stop: StopFlag) -> None:
+        """The first process works, the others wait for it; a signal that ended its work ends theirs before it."""
+        if self.rank == 0:
+            work(True)
+            self.messages.tell("first", str(stop.number))  # bool(stop) would ask the others, who wait for this
+        elif (text := self.messages.wait("first")) is not None:
+            stop.number = int(text) or stop.number
+            if not stop.number:
+                work(False)
+
+    def keep(self) -> Keep:
+        """Large data lies once for all processes of a machine."""
+        from dlrun.distributed.memory import Shared
+
+        return Shared(self)
+
+    def sink(self, checkpoints: Checkpoints) -> Checkpoints:
+        """All processes gather the state, and the first one writes it."""
+        from dlrun.distributed.saving import SharedCheckpoints
+
+        shared: Any = SharedCheckpoints(checkpoints if self.rank == 0 else None, self)
+        return cast("Checkpoints", shared)  # of which a saver uses save and save_best
+
+    def watchers(self, usual: Sequence[Callback], saver: Saver, own: Sequence[Callback]) -> list[Callback]:
+        """All processes save together; the first one writes and reports."""
+        from dlrun.distributed.saving import SharedSaver
+
+        shared = SharedSaver(saver, self)
+        return [*usual, shared, *own] if self.rank == 0 else [shared]
 
     def agreed(self, own: StopFlag) -> StopFlag:
         """The flag of all processes; each question of ``bool`` is counted, and some of them are agreements."""
@@ -209,69 +238,9 @@ class Together:
     _watch_lost: Callable[[], int | None] = staticmethod(lambda: None)
 
 
-_CURRENT: list[Together] = []
+JOINED: list[Together] = []
 
 
 def current() -> Together | None:
     """The processes that this one has joined; None when it is alone."""
-    return _CURRENT[-1] if _CURRENT else None
-
-
-@contextmanager
-def joined(world: World) -> Iterator[Together]:
-    """Meet the other processes, and leave together at the end of the context."""
-    os.environ.update(world.variables())
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
-    if cuda and world.local_rank < torch.cuda.device_count():
-        torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
-    store = dist.distributed_c10d._get_default_store()
-    messages = Messages(store, world.rank, lambda: peers._watch_lost())
-    peers = Together(world, messages, device)
-    watch = Watch(_neighbours(messages, world), lambda rank: _end(peers, rank), os.getppid())
-    peers._watch_lost = watch.lost
-    watch.start()
-    _CURRENT.append(peers)
-    try:
-        yield peers
-        with peers.explained():
-            dist.all_reduce(torch.zeros(()))  # nobody leaves before all are ready to
-    finally:
-        watch.stop()
-        _CURRENT.pop()
-    dist.destroy_process_group()
-
-
-def _neighbours(messages: Messages, world: World) -> dict[int, int]:
-    """Process numbers of the other ranks on this machine."""
-    here = _place()
-    messages.tell(f"process/{world.rank}", f"{here} {os.getpid()}")
-    found = {}
-    for rank in range(world.size):
-        text = messages.wait(f"process/{rank}")
-        place, _, pid = (text or "").rpartition(" ")
-        if rank != world.rank and place == here:
-            found[rank] = int(pid)
-    return found
-
-
-def _place() -> str:
-    """Where this process's number means something: the machine, and on Linux its container on it."""
-    names = [socket.gethostname()]
-    with suppress(OSError):
-        names += [
-            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-            str(Path("/proc/self/ns/pid").readlink()),
-        ]
-    return " ".join(names)
-
-
-def _end(peers: Together, rank: int) -> None:
-    """The last words of a process whose main thread waits for a dead one."""
-    lost = peers.obituary(rank)
-    if peers.run is not None:
-        with suppress(DlrunError, OSError):
-            peers.run.write_record(status="failed", exit_code=lost.exit_code, error=f"PeerLostError: {lost}")
-    if peers.messages.failure() is None and peers.messages.fail(str(lost), lost.exit_code):
-        print("error:", lost, file=sys.stderr, flush=True)
+    return JOINED[-1] if JOINED else None

@@ -31,8 +31,8 @@ def lives(pid: int) -> bool:
     return True
 
 
-class Watch:
-    """Watches the processes of this machine until `stop`.
+class DeathWatch:
+    """Looks whether another process of this machine has died, until `stop`; ends this one if it cannot by itself.
 
     Args:
         others: process number by rank, without this process.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from dlrun.errors import ConfigError
 
+# No step; Slurm's own steps: batch script, interactive shell, extern.
+NO_STEP = ("", "4294967291", "4294967290", "4294967294")
 PORTS = range(15000, 45000)  # below the ports that Linux hands out by itself
 
 
@@ -77,12 +79,11 @@ def _torchrun(environment: Mapping[str, str]) -> World | None:
 
 
 def _tasks(environment: Mapping[str, str]) -> int:
-    """Processes of this ``srun``; an interactive shell or a batch script (no step of its own) is alone."""
-    if environment.get("SLURM_STEP_ID", "0") in (
-        "4294967291",
-        "4294967290",
-        "4294967294",
-    ):  # batch, interactive, extern
+    """Processes of this ``srun``; a batch script or an interactive shell is alone.
+
+    Slurm gives those a process number and the job's number of tasks too. What only ``srun`` sets is the step's number.
+    """
+    if environment.get("SLURM_STEP_ID", "") in NO_STEP:
         return 1
     return int(environment.get("SLURM_STEP_NUM_TASKS", environment.get("SLURM_NTASKS", "1")))
 
@@ -90,7 +91,7 @@ def _tasks(environment: Mapping[str, str]) -> int:
 def _slurm(environment: Mapping[str, str]) -> World:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
     job = int(environment.get("SLURM_JOB_ID", "0"))
-    step = int(environment.get("SLURM_STEP_ID", "0"))
+    step = int(environment["SLURM_STEP_ID"])
     size = _tasks(environment)
     counts = environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", str(size)))
     return World(

@@ -9,7 +9,7 @@ import torch
 from dlrun.algorithms import Algorithm
 from dlrun.engines import Step
 from dlrun.engines.cuda_graph import CudaGraph
-from dlrun.engines.driver import SHORT, SIZES
+from dlrun.engines.recorded_steps import SHORT, SIZES
 from dlrun.engines.recording import Recorder
 
 

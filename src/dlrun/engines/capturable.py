@@ -7,7 +7,7 @@ Source: ``torch/optim/optimizer.py``, the notes on ``capturable`` and ``fused``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from dlrun.engines.recording import Ungraphable
 from dlrun.optimizers import GradientDescent, Lion, Muon
-from dlrun.training.updater import Moves, Updater, Updaters
+from dlrun.training.updater import Updater
 
 OWN = (GradientDescent, Lion, Muon)  # a rate in a tensor serves them as well as a number
 FUSED = (torch.optim.SGD, torch.optim.Adagrad)  # their other forms read the rate, or count, on the host
@@ -24,14 +24,14 @@ COUNTERS = ("step", "mu_product")
 
 
 class Lent:
-    """The optimizers of an updater, or of several.
+    """The optimizers of the updaters of a run.
 
     Raises:
         Ungraphable: one of them has no such form.
     """
 
-    def __init__(self, updater: Moves) -> None:
-        self.parts = parts_of(updater)
+    def __init__(self, updaters: Iterable[Updater]) -> None:
+        self.parts = tuple(updaters)
         for part in self.parts:
             _check(part)
         self._flags: list[dict[str, Any]] = []
@@ -89,11 +89,6 @@ class Lent:
             for name in COUNTERS:
                 if name in state:
                     state[name] = state[name].to("cpu" if home else parameter.device)
-
-
-def parts_of(updater: Moves) -> Sequence[Updater]:
-    """The updaters, one for each optimizer."""
-    return updater.parts if isinstance(updater, Updaters) else (updater,)  # type: ignore[return-value]
 
 
 def _check(part: Updater) -> None:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from dlrun.algorithms import Algorithm
 from dlrun.algorithms.accumulation import Accumulation
 from dlrun.algorithms.backpropagation import Backpropagation
-from dlrun.algorithms.truncated_backpropagation import TruncatedBackpropagation
 from dlrun.engines import Step
 from dlrun.engines.gradient_program import GradientProgram
 from dlrun.errors import ConfigError, DlrunError, did_you_mean
@@ -69,7 +68,7 @@ class Compiled:
 
     def prepare(self, algorithm: Algorithm) -> Step:
         """The algorithm's step, compiled; the first call compiles, for seconds, or reads what an earlier run did."""
-        if any(isinstance(module, nn.RNNBase) for module in _network(algorithm).modules()):
+        if any(isinstance(module, nn.RNNBase) for module in algorithm.model.modules()):
             logger.warning("engine=compile: recurrent layers run in torch's own kernels, which are faster uncompiled")
             return algorithm.step
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on the CPU a missing GPU is no news
@@ -195,12 +194,6 @@ def keep_programs() -> None:
     mine = folder.stat()
     if mine.st_uid == os.getuid() and not mine.st_mode & 0o022 and os.access(folder, os.W_OK):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-
-
-def _network(algorithm: Any) -> nn.Module:
-    """What an algorithm trains, through those that wrap another or carry its state."""
-    inner: Any = algorithm.inner if isinstance(algorithm, Accumulation) else algorithm
-    return cast(nn.Module, inner.carried.model if isinstance(inner, TruncatedBackpropagation) else inner.model)
 
 
 def _of_the_compiler(error: Exception, program: GradientProgram | None) -> bool:

@@ -1,7 +1,7 @@
 """Whole training steps as CUDA graphs, and evaluation too; what cannot be one runs as it is written.
 
 Gathering the batch, augmentation, forward and backward pass, clipping, the optimizer and the moving average are
-recorded together, several steps at a time where they are short (``driver``, ``viewing``).
+recorded together, several steps at a time where they are short (``recorded_steps``, ``recorded_evaluation``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from dlrun.algorithms import Algorithm
 from dlrun.engines import Step
-from dlrun.engines.driver import SHORT, SIZES
+from dlrun.engines.recorded_steps import SHORT, SIZES
 from dlrun.engines.recording import CudaRecorder, Recorder, Ungraphable
 from dlrun.errors import ConfigError
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from dlrun.algorithms import Algorithm
+from dlrun.algorithms import Algorithm, updaters
 from dlrun.distributed.averaging import Exchange, average_after, make_equal, running_statistics
 from dlrun.distributed.group import Together, current
 from dlrun.engines import Step
 from dlrun.tasks import Batch
-from dlrun.training.updater import Updater, Updaters
 
 
 class Ddp:
@@ -27,9 +24,9 @@ class Ddp:
         if peers is None:
             return algorithm.step
         exchange = Exchange()
-        for updater in updaters(algorithm):
+        for updater in updaters(algorithm).values():
             updater.exchange = exchange
-        model = network(algorithm)
+        model: nn.Module = algorithm.model
         make_equal(model)
         if peers.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -46,16 +43,3 @@ def shared_step(algorithm: Algorithm, peers: Together, exchange: Exchange, stati
             return average_after(algorithm.step(batch), statistics, exchange.count)
 
     return step
-
-
-def updaters(algorithm: Algorithm) -> tuple[Updater, ...]:
-    """The one updater of most algorithms, or the several of one that trains several networks."""
-    updater = algorithm.updater
-    return updater.parts if isinstance(updater, Updaters) else (updater,)  # type: ignore[return-value]
-
-
-def network(algorithm: Algorithm) -> nn.Module:
-    """The network that an algorithm trains."""
-    inner: Any = getattr(algorithm, "inner", algorithm)
-    model: nn.Module = inner.carried.model if hasattr(inner, "carried") else inner.model
-    return model

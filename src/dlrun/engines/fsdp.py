@@ -12,7 +12,7 @@ from dlrun.algorithms import Algorithm
 from dlrun.distributed.averaging import Exchange, make_equal, running_statistics
 from dlrun.distributed.group import Together, current
 from dlrun.engines import Step
-from dlrun.engines.ddp import network, shared_step
+from dlrun.engines.ddp import shared_step
 from dlrun.tasks import Batch
 from dlrun.training.updater import Updater
 
@@ -32,7 +32,7 @@ class Fsdp:
         peers = current()
         if peers is None:
             return algorithm.step
-        model = network(algorithm)
+        model: nn.Module = algorithm.model
         whole: Any = getattr(algorithm, "inner", algorithm)
         make_equal(model)
         if peers.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How work on a device is recorded once and replayed: the protocol, and CUDA graphs.
+"""How work on a device is recorded once and replayed: the protocol, what it leaves, and CUDA graphs.
 
 A CUDA graph holds the kernels of a piece of work with the addresses of their tensors; a replay launches all of them at
 once. So the work must not wait for the device, and whatever changes from replay to replay must lie in tensors that stay
@@ -12,16 +12,55 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor
+
+from dlrun.engines.feed import Inputs
+from dlrun.tasks import Logs
 
 T = TypeVar("T")
 Replay = Callable[[], None]
+Columns = dict[str, Tensor]  # each logged value of several steps, (steps,)
 
 
 class Ungraphable(Exception):  # noqa: N818 - not an error: the step is taken as it is written instead
     """Why some work cannot be recorded, as the end of a sentence."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Ungraphable:
+        """The reason that an error gives: itself, or the first line of its text."""
+        if isinstance(error, Ungraphable):
+            return error
+        lines = str(error).strip().splitlines()
+        return cls(lines[0] if lines else type(error).__name__)
+
+
+@dataclass
+class Recording:
+    """Some steps that can be replayed; the gradients are those of the last one, for whoever looks at them."""
+
+    replay: Replay
+    inputs: Inputs
+    columns: Columns
+    gradients: list[Tensor | None]
+
+
+def rows_of(columns: Columns) -> list[Logs]:
+    """Columns (steps,) as one dict of 0-d tensors per step."""
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*(c.unbind() for c in columns.values()), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class GaveUp:
+    """From which step on a run takes its steps as they are written, and why."""
+
+    step: int
+    reason: str
 
 
 class Recorder(Protocol):

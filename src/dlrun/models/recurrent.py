@@ -248,7 +248,7 @@ class Unrolls(Protocol):
         ...
 
 
-class Carried:
+class Stateful:
     """A network whose state goes on from call to call: batches that continue one another are one long sequence.
 
     The gradient stops at the border between two calls. Row b of a batch continues row b of the one before; a batch

@@ -1,21 +1,20 @@
 """What a network is made of: shapes, parameters and multiply-adds of every layer.
 
-The network runs once on one example of zeros. Multiply-adds are those of convolutions, matrix products and attention,
-not of element-wise operations; they equal half of what torch's own flop counter finds. (That one imports a compiler
-for two seconds, and so does a run on torch's ``meta`` device, where tensors have shapes and no numbers.)
+The network runs once on one example of zeros, and its multiply-adds are counted by ``dlrun.models.operations``. (A run
+on torch's ``meta`` device, where tensors have shapes and no numbers, imports a compiler for two seconds.)
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
+
+from dlrun.models.operations import Products
 
 Shape = tuple[int, ...]
 
@@ -64,65 +63,6 @@ def summarize(model: nn.Module, in_shape: Shape, dtype: torch.dtype = torch.floa
             handle.remove()
         for module in training:
             module.training = True
-
-
-class Products(TorchDispatchMode):
-    """Counts the multiply-adds of what runs under it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.multiply_adds = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # to skip the compiler, torch would import it
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count what it multiplies."""
-        out = func(*args, **(kwargs or {}))
-        count = COUNTS.get(func.overloadpacket)
-        if count is not None:
-            self.multiply_adds += count(out, *args)
-        return out
-
-
-def _product(out: Tensor, a: Tensor, *_: Any) -> int:
-    return out.numel() * a.shape[-1]
-
-
-def _sum_with_product(out: Tensor, _: Tensor, a: Tensor, *__: Any) -> int:
-    return out.numel() * a.shape[-1]
-
-
-def _convolution(
-    out: Tensor, x: Tensor, w: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any
-) -> int:
-    # w: (to, from, k...), transposed (from, to, k...)
-    return (x if transposed else out).numel() * (w.numel() // w.shape[0])
-
-
-def _attention(_: Any, q: Tensor, k: Tensor, v: Tensor, *__: Any) -> int:
-    # q: (B, H, T, E), k: (B, H, S, E), v: (B, H, S, V)
-    return math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
-
-
-def _recurrent_layer(_: Any, x: Tensor, from_input: Tensor, from_hidden: Tensor, *__: Any) -> int:
-    return x.shape[0] * x.shape[1] * (from_input.numel() + from_hidden.numel())  # (T, B, I)
-
-
-_ATEN = torch.ops.aten
-COUNTS: dict[Any, Callable[..., int]] = {
-    _ATEN.mm: _product,
-    _ATEN.bmm: _product,
-    _ATEN.addmm: _sum_with_product,
-    _ATEN.baddbmm: _sum_with_product,
-    _ATEN.convolution: _convolution,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _ATEN._scaled_dot_product_flash_attention: _attention,
-    _ATEN._scaled_dot_product_efficient_attention: _attention,
-    _ATEN._scaled_dot_product_cudnn_attention: _attention,
-    _ATEN.mkldnn_rnn_layer: _recurrent_layer,
-}
 
 
 class _Recorder:

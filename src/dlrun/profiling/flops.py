@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from dlrun.algorithms import updaters
 from dlrun.models.recurrent import write_out
 from dlrun.profiling.clock import ROOT, Clock, Key
 from dlrun.profiling.phases import Patches, own_phase, patch_algorithm
@@ -112,7 +113,7 @@ def count(model: nn.Module, algorithm_of: Callable[[nn.Module], Any], batch: Bat
             step(batch)
         patches.undo()
         block, forward = clock.stop(steps), layers.stop(steps).amounts
-    optimizers = [u.optimizer for u in getattr(algorithm.updater, "parts", (algorithm.updater,))]
+    optimizers = [updater.optimizer for updater in updaters(algorithm).values()]
     trained = sum(p.numel() for p in twin.parameters() if p.requires_grad)
     return Work(
         flops={key: round(amount / steps) for key, amount in block.amounts.items() if amount},

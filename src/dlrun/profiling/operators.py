@@ -17,7 +17,8 @@ from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from dlrun.profiling.phases import Patches, as_written, updaters
+from dlrun.algorithms import updaters
+from dlrun.profiling.phases import Patches, as_written
 from dlrun.training.trainer import Trainer
 
 LAYER, ENGINE = "layer ", "autograd::engine::evaluate_function: "
@@ -60,7 +61,7 @@ class Operators:
     busy: float
 
 
-class Watch:
+class OperatorRecorder:
     """Torch's profiler around some steps of a trainer."""
 
     def __init__(self, trainer: Trainer, device: torch.device) -> None:
@@ -107,7 +108,7 @@ def layers_marked(model: nn.Module, algorithm: Any) -> Iterator[None]:
     """Name every layer (a module with parameters of its own, or without modules inside), and the optimizer."""
     open_marks: list[Any] = []
     handles, patches = [], Patches()
-    for _, updater in updaters(algorithm):
+    for updater in updaters(algorithm).values():
         patches.put(updater, "step", torch.profiler.record_function(LAYER + OPTIMIZER)(updater.step))
     for name, module in model.named_modules():
         if any(True for _ in module.parameters(recurse=False)) or not any(module.children()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dlrun.algorithms import updaters
 from dlrun.algorithms.closure import Closure
 from dlrun.profiling.clock import Clock, Key
 from dlrun.tasks import Batch
@@ -57,21 +58,12 @@ class Patches:
                 setattr(owner, name, value)
 
 
-def updaters(algorithm: Any) -> list[tuple[str, Any]]:
-    """(group, updater) of an algorithm: one without a group, or each network's own."""
-    parts = getattr(algorithm.updater, "parts", None)
-    if parts is None:
-        return [("", algorithm.updater)]
-    names = {id(value): name.removesuffix("_updater") for name, value in vars(algorithm).items()}
-    return [(names.get(id(part), f"network {number}"), part) for number, part in enumerate(parts, 1)]
-
-
 def patch_algorithm(patches: Patches, clock: Clock, algorithm: Any) -> None:
     """Phases inside an algorithm's step."""
     for name, key in METHODS.items():
         if hasattr(algorithm, name):
             patches.put(algorithm, name, clock.spanned(key, getattr(algorithm, name)))
-    for group, updater in updaters(algorithm):
+    for group, updater in updaters(algorithm).items():
         for name, phase in MOVES.items():
             patches.put(updater, name, clock.spanned((group, phase), getattr(updater, name)))
         clips = tuple(clock.spanned((group, "clip"), clip) for clip in updater.clips)
@@ -82,8 +74,8 @@ def patch_algorithm(patches: Patches, clock: Clock, algorithm: Any) -> None:
 
 def recorded(trainer: Trainer) -> bool:
     """Whether an engine replays this trainer's steps. One that has given up takes them as they are written."""
-    driver = getattr(trainer.take, "__self__", None)
-    return trainer.take is not one_step and not getattr(driver, "given_up", "")
+    steps = getattr(trainer.take, "__self__", None)
+    return trainer.take is not one_step and not getattr(steps, "given_up", "")
 
 
 def as_written(trainer: Trainer) -> bool:

@@ -24,13 +24,13 @@ from dlrun.loading import load
 from dlrun.profiling import advice, flops, peaks
 from dlrun.profiling.alone import measure_alone
 from dlrun.profiling.clock import meter_of
-from dlrun.profiling.operators import Watch, trace_file
-from dlrun.profiling.phases import DATA
+from dlrun.profiling.operators import OperatorRecorder, trace_file
+from dlrun.profiling.phases import DATA, as_written
 from dlrun.profiling.report import Profile, Step, split
-from dlrun.profiling.surroundings import Live, make_room, signals_raise
+from dlrun.profiling.surroundings import Live, check_room, signals_raise
 from dlrun.profiling.timings import Limits, Timings, measure
 from dlrun.profiling.trials import Trials, endless
-from dlrun.profiling.ways import Subject, try_ways
+from dlrun.profiling.ways import Subject, try_ways, trying
 from dlrun.session import Session, open_session, prepare_process
 from dlrun.tracking.run_directory import RunDirectory
 from dlrun.training.callbacks import Reporter, Saver
@@ -62,6 +62,7 @@ class Wishes:
     try_seconds: float = field(default_factory=lambda: TRY_SECONDS)
 
 
+@signals_raise()
 def profile(
     config: DictConfig, words: Sequence[str], wishes: Wishes, reporter: Reporter, trusted: Sequence[str] = ()
 ) -> Profile:
@@ -71,6 +72,7 @@ def profile(
         config: as composed from ``words``.
 
     Raises:
+        StoppedError: by SIGTERM or SIGHUP.
         DlrunError: a class of ``dlrun.errors``, as ``dlrun train`` raises it.
     """
     notes: list[str] = []
@@ -82,40 +84,45 @@ def profile(
     if devices != 1:
         raise ConfigError(f"trainer.devices={devices}: a profile is of one process; leave it at trainer.devices=1")
     if wishes.trace is not None:
-        make_room(wishes.trace)
-    with signals_raise(), tempfile.TemporaryDirectory(prefix="dlrun-profile-") as folder:
+        check_room(wishes.trace)
+    live = Live(reporter, wishes.limits)
+    with tempfile.TemporaryDirectory(prefix="dlrun-profile-") as folder:
         prepare_process(experiment)
         run = RunDirectory.create(Path(folder), "profile")
         loaded = load(experiment)
-        session = open_session(experiment, run, Live(reporter, wishes.limits.seconds), StopFlag(), loaded=loaded)
+        session = open_session(experiment, run, live, StopFlag(), loaded=loaded)
+        live.expect(trying(wishes.compiles, wishes.try_seconds, loaded.train.workers is not None))
+        live.expect(0.0 if as_written(session.trainer) else wishes.limits.seconds)
         try:
-            return _measured(session, loaded, words, wishes, notes)
+            return _measured(session, loaded, words, wishes, notes, live)
         finally:
             for batches in (loaded.train, loaded.val, loaded.test):
                 if batches is not None:
                     batches.close()
 
 
-def _measured(session: Session, loaded: Any, words: Sequence[str], wishes: Wishes, notes: list[str]) -> Profile:
+def _measured(
+    session: Session, loaded: Any, words: Sequence[str], wishes: Wishes, notes: list[str], live: Live
+) -> Profile:
     experiment, trainer = session.experiment, session.trainer
     usual, model = trainer.plan, copy.deepcopy(trainer.model)
-    watch = Watch(trainer, experiment.device)
-    seen = _Seen(watch, wishes.limits)
+    recorder = OperatorRecorder(trainer, experiment.device)
+    seen = _Seen(recorder, wishes.limits)
     try:
         timings = measure(trainer, wishes.limits, meter_of(experiment.device), after=seen.script)
     finally:
         session.history.close()
         if session.board is not None:
             session.board.close()
-    operators = watch.read(seen.steps)
-    trace = None if wishes.trace is None else watch.save(trace_file(wishes.trace, run_label(experiment)))
+    operators = recorder.read(seen.steps)
+    trace = None if wishes.trace is None else recorder.save(trace_file(wishes.trace, run_label(experiment)))
     saver = next(c for c in trainer.callbacks if isinstance(c, Saver))
     step = split(timings, usual.log_every, saver.every, saver.share, saver.LONGEST)
     waits = step.share(DATA[1]) >= advice.WAITING
     subject = Subject(experiment, loaded, trainer, model, timings.bare.middle, waits)
     work = _counted(subject, timings, notes)
-    inside = _inside(subject, wishes.limits) if step.in_one_piece else None
-    trials = try_ways(subject, wishes.compiles, wishes.try_seconds) if wishes.try_seconds else Trials()
+    inside = _inside(subject, wishes.limits, live) if step.in_one_piece else None
+    trials = try_ways(subject, wishes.compiles, wishes.try_seconds, live) if wishes.try_seconds else Trials()
     peak = peaks.peak(experiment.device, experiment.precision.dtype, experiment.precision.autocast(experiment.device))
     evaluating = sum(timings.evaluation.values())
     rate = None if work is None else work.per_step / step.seconds / peak.flops
@@ -138,8 +145,8 @@ def _measured(session: Session, loaded: Any, words: Sequence[str], wishes: Wishe
 class _Seen:
     """The steps that torch's profiler watches: as many as fit into a second, after the measurement."""
 
-    def __init__(self, watch: Watch, limits: Limits) -> None:
-        self.watch, self.steps, self.most = watch, 1, limits.steps or SEEN_STEPS
+    def __init__(self, recorder: OperatorRecorder, limits: Limits) -> None:
+        self.recorder, self.steps, self.most = recorder, 1, limits.steps or SEEN_STEPS
 
     def script(self, trainer: Any) -> Iterator[int]:
         started, before = time.perf_counter(), trainer.step
@@ -147,14 +154,15 @@ class _Seen:
         each = (time.perf_counter() - started) / (trainer.step - before)
         before = trainer.step
         wanted = max(1, min(SEEN_STEPS, self.most, int(SEEN_SECONDS / max(each, 1e-6))))
-        for steps in self.watch.steps(wanted):
+        for steps in self.recorder.steps(wanted):
             before = trainer.step
             yield steps
             self.steps = trainer.step - before
 
 
-def _inside(subject: Subject, limits: Limits) -> Step:
+def _inside(subject: Subject, limits: Limits, live: Live) -> Step:
     """The parts of the same step as it is written, without the engine that takes it in one piece."""
+    live.turn_to(limits.seconds)
     (_, algorithm), batches = subject.built(subject.experiment), endless(subject.loaded.train.epoch)
     timings = measure_alone(algorithm, batches, limits, meter_of(subject.experiment.device))
     return split(timings, 1, None, 1.0, 1.0)

@@ -12,54 +12,114 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dlrun.errors import ConfigError, StorageError
+from dlrun.errors import ConfigError, DlrunError, StorageError
+from dlrun.profiling.timings import Limits
 from dlrun.tasks import Evaluation
 from dlrun.training.callbacks import Reporter
 
+MEASURING = 1.5  # times as long as its blocks the measurement takes, with its warm-up, occasions and torch's profiler
 
-def make_room(path: Path) -> None:
-    """Find out before the measurement whether the trace can be written."""
-    folder = path.parent if path.name.endswith((".json", ".json.gz")) else path
+
+class StoppedError(DlrunError):
+    """A signal ended the profile."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+def check_room(path: Path) -> None:
+    """Find out before the measurement whether the trace can be written; folders that it needs are made with it.
+
+    Raises:
+        ConfigError: it is neither a JSON file nor a folder.
+        StorageError: it cannot be written there.
+    """
+    named = path.name.endswith((".json", ".json.gz"))
+    place = path.parent if named else path
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        if path.exists() and path.is_dir() == named:
+            raise ConfigError(f"--trace {path}: takes a file that ends in .json or .json.gz, or a folder")
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
             pass
-    except FileExistsError as error:
-        raise ConfigError(f"--trace {path}: takes a file that ends in .json or .json.gz, or a folder") from error
     except OSError as error:
         raise StorageError(f"--trace {path}: {error.strerror}; choose another place") from error
 
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the process as Ctrl-C does, through everything that cleans up."""
+    """SIGTERM and SIGHUP end what is done as Ctrl-C does, through everything that cleans up.
+
+    Nothing on the way may take the end for a failure of its own, so it travels as SystemExit.
+
+    Raises:
+        StoppedError: one of them came, even where somebody caught the SystemExit.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        came.append(number)
+        if len(came) == 1:  # a second one does not disturb the cleaning up
+            raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:  # nohup stays obeyed
+            signal.signal(number, end)
     try:
         yield
+    except BaseException as error:
+        if not came:
+            raise
+        raise StoppedError(came[0]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came:
+        raise StoppedError(came[0])
 
 
 class Live:
-    """Shows how far the profile is, at the cost that a run's own progress has, and keeps the run's lines to itself."""
+    """Shows how far the profile is, at the cost that a run's own progress has, and keeps the run's lines to itself.
 
-    def __init__(self, reporter: Reporter, seconds: float) -> None:
-        self._reporter, self._began = reporter, time.perf_counter()
-        self._expected = 1.5 * seconds
+    The work is counted in the seconds that each piece of it is expected to take; the first is the measurement.
+    """
+
+    def __init__(self, reporter: Reporter, limits: Limits) -> None:
+        self._reporter, self._limits, self._began = reporter, limits, time.perf_counter()
+        self._done, self._now, self._ahead = 0.0, MEASURING * limits.seconds, 0.0
+        self._step, self._share, self._values = 0, 0.0, dict[str, float]()
 
     def progress(self, step: int, total: int | None, share: float, values: dict[str, float]) -> None:
-        """The share of the time that the measurement is expected to take."""
-        done = min(1.0, (time.perf_counter() - self._began) / self._expected)
-        self._reporter.progress(step, None, done, values)
+        """A step of the measurement: its share is that of the steps asked for, or else of the time."""
+        reached = (time.perf_counter() - self._began) / self._now
+        if self._limits.steps is not None:
+            reached = step / (2 * self._limits.steps)
+        self._step, self._values = step, values
+        self.reached(reached)
+
+    def expect(self, seconds: float) -> None:
+        """After the present piece of work there is more, that will take about so many seconds."""
+        self._ahead += seconds
+
+    def turn_to(self, seconds: float) -> None:
+        """The next piece of work begins, expected to take so many of the seconds ahead."""
+        self._done += self._now
+        self._now, self._ahead = seconds, max(0.0, self._ahead - seconds)
+        self.reached(0.0)
+
+    def reached(self, share: float, steps: int = 0) -> None:
+        """This share of the present piece of work is done, after so many more steps."""
+        self._step += steps
+        whole = self._done + self._now + self._ahead
+        self._share = max(self._share, (self._done + min(1.0, share) * self._now) / whole)  # never back
+        self._reporter.progress(self._step, None, self._share, self._values)
 
     def note(self, text: str) -> None:
         """A remark of the session."""

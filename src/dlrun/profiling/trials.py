@@ -72,26 +72,38 @@ class Trials:
     fixed: float | None = None
 
 
-def compare(present: Way, others: Sequence[Way], device: torch.device, seconds: float) -> list[Trial]:
+def compare(
+    present: Way,
+    others: Sequence[Way],
+    device: torch.device,
+    seconds: float,
+    tell: Callable[[float, int], None] = lambda share, steps: None,
+) -> list[Trial]:
     """Measure ways in turns for so many seconds in all.
+
+    Args:
+        tell: told after each turn what share of them is done, and how many steps it took.
 
     Returns:
         A trial for each of ``others``, in their order: the gains are ratios within one turn.
     """
     ways = [present, *others]
-    turns = []
+    turns, pieces = list[int](), len(ways) * (1 + ROUNDS)
     for way in ways:
         with way.within():
             _steps(way, WARM_UP, device)
             taken, once = _steps(way, 2, device)
+        tell((len(turns) + 1) / pieces, taken)
         turns.append(max(1, round(seconds / ROUNDS / len(ways) / max(once * taken / 2, 1e-7))))
     rounds = []
     for turn in range(ROUNDS):
         order = range(len(ways)) if turn % 2 else reversed(range(len(ways)))  # a drift favours nobody
         found = [0.0] * len(ways)
-        for i in order:
+        for place, i in enumerate(order, start=1):
             with ways[i].within():
-                found[i] = _steps(ways[i], turns[i], device)[1] / ways[i].examples
+                taken, each = _steps(ways[i], turns[i], device)
+            found[i] = each / ways[i].examples
+            tell(((turn + 1) * len(ways) + place) / pieces, taken)
         rounds.append(found)
     return [
         Trial(

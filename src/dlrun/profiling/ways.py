@@ -18,11 +18,12 @@ from dlrun.build import Experiment
 from dlrun.data.batches import Batches
 from dlrun.engines.auto import Auto
 from dlrun.engines.compiled import Compiled
-from dlrun.engines.driving import Records, driving
+from dlrun.engines.take_and_view import Records, take_and_view
 from dlrun.errors import DlrunError
 from dlrun.loading import Loaded, make_batches
 from dlrun.packing.flat import Unpackable
 from dlrun.profiling.sources import try_sources
+from dlrun.profiling.surroundings import Live
 from dlrun.profiling.timings import NEVER, Span
 from dlrun.profiling.trials import Trial, Trials, Way, compare, endless
 from dlrun.sweeps.measuring import measure as measure_pack
@@ -36,6 +37,7 @@ from dlrun.training.trainer import Trainer
 LONGEST_STEP = 0.5  # seconds; with longer steps the trials would take minutes
 HELD = 4  # batches that the trials take again and again where the data stream
 PACKED = 8
+COMPILING, PACKING, READING = 30.0, 2.0, 5.0  # seconds, roughly, for the line of progress
 MOST_PACKED = 2**22  # parameters of all of them
 FORMATS = {"bfloat16": "bf16", "tfloat32": "tf32"}
 LARGER = "a larger batch trains differently: its best optimizer.lr is another, usually a larger one"
@@ -84,7 +86,7 @@ class Subject:
     def _trainer(self, experiment: Experiment, train: Batches) -> Trainer:
         """A trainer whose steps are taken as in the run, by the engine if it takes them, and nothing beside them."""
         model, algorithm = self.built(experiment)
-        driven = driving(experiment.engine, experiment.device, experiment.viewed, lambda reason: None)
+        driven = take_and_view(experiment.engine, experiment.device, experiment.viewed, lambda reason: None)
         task, settings = experiment.task, experiment.settings
         return Trainer(
             model=model,
@@ -122,7 +124,12 @@ def _joined(batches: list[Batch]) -> Batch:
     return torch.cat(inputs), torch.cat(targets)
 
 
-def try_ways(subject: Subject, compiles: bool, seconds: float) -> Trials:
+def trying(compiles: bool, seconds: float, streams: bool) -> float:
+    """Seconds that ``try_ways`` is expected to take."""
+    return compiles * COMPILING + seconds + PACKING + streams * READING if seconds else 0.0
+
+
+def try_ways(subject: Subject, compiles: bool, seconds: float, live: Live) -> Trials:
     """Measure what might be faster: threads, batch, number format, a pack; compilation where it is asked for."""
     found = Trials()
     if subject.step > LONGEST_STEP:
@@ -136,14 +143,18 @@ def try_ways(subject: Subject, compiles: bool, seconds: float) -> Trials:
     else:
         ways += [*_larger(subject), *_formats(subject), *_recorded(subject)]
     if compiles:
+        live.turn_to(COMPILING)
         ways += _compiled(subject, found)
     if ways:
-        found.tried = compare(present, ways, device, seconds)
+        live.turn_to(seconds)
+        found.tried = compare(present, ways, device, seconds, live.reached)
         doubled = next((t for t in found.tried if t.words[0].startswith("trainer.batch_size=")), None)
         if doubled is not None and doubled.gain.middle <= 2:  # t(n) = fixed + n each: fixed / t(1) = 2 - t(2) / t(1)
             found.fixed = max(0.0, 2 - 2 / doubled.gain.middle)
+    live.turn_to(PACKING)
     found.tried += _pack(subject, found)
     if subject.waits:
+        live.turn_to(READING)
         found.sources = try_sources(subject.experiment, subject.loaded, cores())
     return found
 

@@ -128,7 +128,10 @@ class Task(Protocol):
         ...
 
     def measure(self, model: Any, batches: Iterable[Batch], split: str) -> Measured:
-        """What the model is worth on a part; the caller has set evaluation mode, precision and random seed."""
+        """What the model is worth on a part; the caller has set evaluation mode, precision and random seed.
+
+        Loops that take seconds, but for the one over the batches, run through ``dlrun.tasks.in_pieces``.
+        """
         ...
 
     def state(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dlrun.models.rbm import RBMView
+from dlrun.tasks.in_pieces import pieces
 
 STRETCHES = ((0.0, 0.5, 1), (0.5, 0.9, 8), (0.9, 1.0, 20))  # from, to, parts of 29: 500, 4,000 and 10,000 of 14,500
 MOST_ENUMERATED = 18
@@ -64,7 +65,7 @@ def anneal(view: RBMView, base: Tensor, temperatures: list[float], chains: int) 
     units, hidden = view.visible_units, view.hidden_units
     visible = units.sample(units.mean(base.expand(chains, -1)))
     weights = visible.new_zeros(chains, dtype=torch.float64)
-    for last, beta in itertools.pairwise(temperatures):
+    for last, beta in pieces(itertools.pairwise(temperatures)):
         x = view.up(visible)
         gained = hidden.log_ratio(beta * x, last * x) + (beta - last) * (visible @ (view.visible_bias - base))
         weights += gained
@@ -100,7 +101,7 @@ def exact_log_z(view: RBMView) -> Tensor:
     units = len(small.visible_bias)
     places = torch.arange(units, device=view.weight.device)
     sums = []
-    for numbers in torch.arange(2**units, device=view.weight.device).split(CHUNK):
+    for numbers in pieces(torch.arange(2**units, device=view.weight.device).split(CHUNK)):
         states = (numbers[:, None] >> places & 1).double()  # (CHUNK, units): the binary digits
         sums.append((-double.free_energy(states)).logsumexp(0))
     return torch.stack(sums).logsumexp(0)

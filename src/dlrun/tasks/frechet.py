@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlrun.tasks import Batch, Logs, Monitor
+from dlrun.tasks.in_pieces import pieces
 
 Features = Callable[[Tensor], Tensor]
 SIDE = 16
@@ -83,10 +84,11 @@ class FrechetYardstick:
     def judge(self, batches: Iterable[Batch], *sampled: Tensor) -> list[Logs]:
         """The distance of each set of examples (N, ...) from the part."""
         real = moments(torch.cat([self._of(inputs) for inputs, _ in batches]))
-        return [
-            {"frechet": frechet_distance(real, moments(torch.cat([self._of(chunk) for chunk in samples.split(CHUNK)])))}
-            for samples in sampled
-        ]
+        return [{"frechet": frechet_distance(real, moments(self._in_chunks(samples)))} for samples in sampled]
+
+    def _in_chunks(self, samples: Tensor) -> Tensor:
+        """Features (N, D) of examples."""
+        return torch.cat([self._of(chunk) for chunk in pieces(samples.split(CHUNK))])
 
     def _of(self, examples: Tensor) -> Tensor:
         assert self.features is not None, "dlrun.feature_classifier provides the classifier before an evaluation"

@@ -21,6 +21,7 @@ from dlrun.errors import ConfigError
 from dlrun.losses import Loss
 from dlrun.tasks import Batch, Logs, Measured, Monitor, Source, check_loss, made_up_inputs
 from dlrun.tasks.frechet import Features, FrechetYardstick, plain_values
+from dlrun.tasks.in_pieces import pieces
 from dlrun.tasks.modes import ModesYardstick
 
 KINDS = ("image", "table", "points")
@@ -165,7 +166,7 @@ class Generation:
     def sample(self, model: Generator, count: int) -> Tensor:
         """``count`` generated examples (N, *in_shape) in the network's range."""
         sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        return torch.cat([model.generator(model.noise(size)).float() for size in sizes])
+        return torch.cat([model.generator(model.noise(size)).float() for size in pieces(sizes)])
 
     def naive_sample(self, count: int, device: torch.device) -> Tensor:
         """``count`` examples (N, *in_shape) of values drawn one by one; pixels stay between black and white."""

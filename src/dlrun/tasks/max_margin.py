@@ -25,6 +25,7 @@ from dlrun.errors import ConfigError, did_you_mean
 from dlrun.losses import Hinge, one_hot
 from dlrun.tasks import Batch, Logs, Measured, Monitor, Source, collect
 from dlrun.tasks.classification import Classification
+from dlrun.tasks.in_pieces import pieces
 
 POWERS = {"hinge": 1, "squared": 2}
 AT_THE_MARGIN = 1e-3  # a margin this close to 1 touches it; the tolerance that LIBSVM stops at
@@ -168,7 +169,7 @@ class MaxMargin:
             here = list(torch.autograd.grad(norm, weights, materialize_grads=True))
             start = [torch.zeros_like(w) for w in weights]  # 1/2 |w|^2 is flat at w = 0
             sums = norm.new_zeros((2,), dtype=torch.float64)
-            for inputs, targets in training():
+            for inputs, targets in pieces(training()):
                 scores = model(inputs).float()
                 still = scores.detach()
                 touching = (self.margins(still, targets) <= 1 + AT_THE_MARGIN).any(1)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from dlrun.data.batches import Batches
-from dlrun.tasks import Batch, Evaluation, Task
+from dlrun.tasks import Evaluation, Task
+from dlrun.tasks.in_pieces import looking, pieces
 from dlrun.training.signals import StopFlag
 
 EVALUATION_SEED = 0
@@ -59,17 +60,15 @@ def evaluate(
     """What the network is worth on one part of the data.
 
     Raises:
-        EvaluationStopped: a signal arrived.
+        EvaluationStopped: a signal arrived; it is heeded between batches and between the pieces of a long measurement.
     """
 
-    def heeding() -> Iterator[Batch]:
-        for batch in batches.in_order():
-            if stop:
-                raise EvaluationStopped
-            yield batch
+    def look() -> None:
+        if stop:
+            raise EvaluationStopped
 
-    with evaluation_mode(model), autocast:
-        found = task.measure(viewed(model), heeding(), split)
+    with evaluation_mode(model), autocast, looking(look):
+        found = task.measure(viewed(model), pieces(batches.in_order()), split)
         metrics, baseline = _read(found.metrics), _read(found.baseline)
     return Evaluation(split, step, epoch, metrics, baseline, found.outputs, found.targets)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dlrun.data.sharing import Keep, as_it_lies
 from dlrun.training.signals import StopFlag
 
 if TYPE_CHECKING:
     from dlrun.tracking.run_directory import RunDirectory
+    from dlrun.training.callbacks import Callback, Saver
+    from dlrun.training.checkpoint import Checkpoints
     from dlrun.training.trainer import Trainer
 
 
@@ -27,6 +31,25 @@ class Peers(Protocol):
 
     def begin(self, run: RunDirectory, seed: int, config: str, checkpoint: Path | None = None) -> None:
         """Tell the others what is trained, in which run, and from which checkpoint; called by the first process."""
+        ...
+
+    def in_turn(self, work: Callable[[bool], None], stop: StopFlag) -> None:
+        """Let the first process do something (True), and then the others find it done (False).
+
+        Where a signal has ended it and raised ``stop``, the others' flags are raised, and they are not called.
+        """
+        ...
+
+    def keep(self) -> Keep:
+        """Where resident data lies."""
+        ...
+
+    def sink(self, checkpoints: Checkpoints) -> Checkpoints:
+        """Where this process's checkpoints go; the first one writes them."""
+        ...
+
+    def watchers(self, usual: Sequence[Callback], saver: Saver, own: Sequence[Callback]) -> list[Callback]:
+        """The callbacks of this process: those that write and report belong to the first one."""
         ...
 
     def agreed(self, own: StopFlag) -> StopFlag:
@@ -58,6 +81,22 @@ class Alone:
 
     def begin(self, run: RunDirectory, seed: int, config: str, checkpoint: Path | None = None) -> None:
         """There is nobody to tell."""
+
+    def in_turn(self, work: Callable[[bool], None], stop: StopFlag) -> None:
+        """It is the first one's turn."""
+        work(True)
+
+    def keep(self) -> Keep:
+        """Data lies where it was read."""
+        return as_it_lies
+
+    def sink(self, checkpoints: Checkpoints) -> Checkpoints:
+        """The files themselves."""
+        return checkpoints
+
+    def watchers(self, usual: Sequence[Callback], saver: Saver, own: Sequence[Callback]) -> list[Callback]:
+        """All of them."""
+        return [*usual, saver, *own]
 
     def agreed(self, own: StopFlag) -> StopFlag:
         """The process's own flag."""

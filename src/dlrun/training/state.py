@@ -41,7 +41,7 @@ def restore(trainer: Trainer, state: dict[str, Any], best: dict[str, Any] | None
     state = trainer.peers.spread(trainer, state)
     trainer.model.load_state_dict(state["model"])
     trainer.updater.load_state_dict(state["updater"])
-    trainer.algorithm.load_state_dict(carried(state, trainer.peers.rank, trainer.peers.size))
+    trainer.algorithm.load_state_dict(algorithm_state_of(state, trainer.peers.rank, trainer.peers.size))
     trainer.schedule.load_state_dict(state["schedule"])
     trainer.average.load_state_dict(state["average"])
     device = trainer.updater.parameters[0].device
@@ -56,7 +56,7 @@ def restore(trainer: Trainer, state: dict[str, Any], best: dict[str, Any] | None
     restore_random_state(state["random"])
 
 
-def carried(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+def algorithm_state_of(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     """What the algorithm of one process of ``size`` carries on, of a checkpoint that any number of them has made.
 
     A hidden state (L, B, H) belongs to the rows of a batch, which are cut in the order of the processes. Anything else

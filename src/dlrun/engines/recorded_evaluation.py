@@ -34,7 +34,7 @@ class Forward:
     outputs: Any
 
 
-class Viewing:
+class RecordedEvaluation:
     """Makes of a network what evaluation sees of it.
 
     Args:
@@ -93,15 +93,15 @@ class Viewing:
 class Replayed:
     """A network whose forward pass is replayed where it can be; everything else is the network's own."""
 
-    def __init__(self, viewing: Viewing, model: nn.Module) -> None:
-        self._viewing, self._model = viewing, model
+    def __init__(self, evaluation: RecordedEvaluation, model: nn.Module) -> None:
+        self._evaluation, self._model = evaluation, model
 
     def __call__(self, *inputs: Any) -> Any:
         """See the network's ``forward``."""
         alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
-        if not alone or torch.is_grad_enabled() or self._viewing.given_up:
+        if not alone or torch.is_grad_enabled() or self._evaluation.given_up:
             return self._model(*inputs)
-        return self._viewing.outputs(self._model, inputs[0])
+        return self._evaluation.outputs(self._model, inputs[0])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

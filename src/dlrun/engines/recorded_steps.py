@@ -14,18 +14,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from dlrun.algorithms import Phased
+from dlrun.algorithms import Phased, updaters
 from dlrun.engines.capturable import Lent
-from dlrun.engines.carried import Carry, Snapshot
 from dlrun.engines.feed import Feed, Gathered, Handed, Inputs
-from dlrun.engines.recording import Recorder, Replay, Ungraphable
+from dlrun.engines.recording import Columns, GaveUp, Recorder, Recording, Replay, Ungraphable, rows_of
+from dlrun.engines.state_in_place import Snapshot, StateInPlace
 from dlrun.tasks import Batch, Logs
 from dlrun.training.taking import one_step
 from dlrun.training.trainer import Trainer
@@ -38,47 +36,45 @@ WORTH = 4  # k steps are recorded together when as many times k are left: record
 MOVES = 16  # times that all recordings are made anew because a tensor has moved
 WARM = 2  # steps of a kind before it is recorded
 
-Note = Callable[[str], None]
-Columns = dict[str, Tensor]  # each logged value of several steps, (steps,)
+Note = Callable[[GaveUp], None]
 
 
-@dataclass
-class Recording:
-    """Some steps that can be replayed; the gradients are those of the last one, for whoever looks at them."""
-
-    replay: Replay
-    inputs: Inputs
-    columns: Columns
-    gradients: list[Tensor | None]
-
-
-class Driver:
+class RecordedSteps:
     """The steps of one trainer.
 
     Args:
         recorder: makes the recordings.
-        note: told once why the run goes on without recordings.
+        note: told once from where on and why the run goes on without recordings.
         sizes: steps in one recording, from the largest to 1.
         short: seconds under which a step is recorded with others.
+        before: where an earlier process of the run gave up, and so this one does. Ordinary steps have other kernels.
 
     Attributes:
         given_up: why there are no recordings any more; empty as long as there are.
     """
 
-    def __init__(self, recorder: Recorder, note: Note, sizes: Sequence[int] = SIZES, short: float = SHORT) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        note: Note,
+        sizes: Sequence[int] = SIZES,
+        short: float = SHORT,
+        before: GaveUp | None = None,
+    ) -> None:
         self.recorder, self.note, self.sizes, self.short = recorder, note, tuple(sizes), short
-        self.given_up = ""
+        self.before, self.given_up = before, ""
         self.seconds: float | None = None  # of one step, on the device
         self.seen: Counter[Hashable] = Counter()
         self.recordings: dict[Hashable, Recording] = {}
         self.forgotten, self.faults = 0, 0  # times that all recordings were; the recorder's failures so far
         self.last: Recording | None = None
         self.lent: Lent | None = None
+        self.repeated = 0  # steps of the turn in which it gave up that were ordinary already
 
     def take(self, trainer: Trainer, batches: Iterator[Batch]) -> Sequence[Logs]:
         """See ``dlrun.training.taking``."""
-        if not self.given_up and self.lent is None:
-            self._open(trainer, batches)
+        if not self.given_up:
+            self._begin(trainer, batches)
         if self.given_up or self.lent is None:
             return one_step(trainer, batches)
         left, until = self._at_most(trainer.steps_left()), time.perf_counter() + INTERVAL
@@ -95,10 +91,23 @@ class Driver:
             self.lent.give_back(trainer.factor(max(0, len(rows) - 1)))
             if self.given_up:
                 self.lent.go_home()
+        if self.given_up:
+            self.note(GaveUp(trainer.step + len(rows) - self.repeated, self.given_up))
         if self.last is not None:
             for parameter, gradient in zip(trainer.updater.parameters, self.last.gradients, strict=True):
                 parameter.grad = gradient
         return rows
+
+    def _begin(self, trainer: Trainer, batches: Iterator[Batch]) -> None:
+        """Make sure that steps can be recorded, or give up."""
+        if self.before is not None and trainer.step >= self.before.step:
+            self._give_up(Ungraphable(self.before.reason))
+        elif self.lent is None:
+            self._open(trainer, batches)
+        if self.given_up:
+            self.note(GaveUp(trainer.step, self.given_up))
+            if self.lent is not None:
+                self.lent.go_home()
 
     def _open(self, trainer: Trainer, batches: Iterator[Batch]) -> None:
         self.trainer, algorithm = trainer, trainer.algorithm
@@ -107,21 +116,23 @@ class Driver:
         try:
             if algorithm.ungraphable:
                 raise Ungraphable(algorithm.ungraphable)
-            self.lent = Lent(trainer.updater)
+            self.lent = Lent(updaters(algorithm).values())
         except Ungraphable as reason:
             self._give_up(reason)
             return
         self.feed: Feed = Gathered(trainer.train, device) if trainer.train.resident else Handed(batches)
         self.inputs: dict[Hashable, Inputs] = {}
-        self.carry = Carry(trainer)
+        self.state = StateInPlace(trainer)
 
     def _at_most(self, due: int) -> int:
-        """Steps of one turn: none that would take the device much longer than the interval."""
+        """Steps of one turn: none that would take the device much longer than the interval, or that come too late."""
+        if self.before is not None:
+            due = min(due, self.before.step - self.trainer.step)
         return due if self.seconds is None else max(1, min(due, int(INTERVAL / self.seconds)))
 
     def _look(self) -> None:
         """Forget the recordings when a tensor of the run has moved, or another recording failed."""
-        moved, faults, self.faults = self.carry.moved(), self.faults, self.recorder.faults
+        moved, faults, self.faults = self.state.moved(), self.faults, self.recorder.faults
         if moved or faults != self.faults:
             self.forgotten += bool(self.recordings)
             self.recordings.clear()
@@ -199,10 +210,10 @@ class Driver:
         else:
             columns = work()
         self.seen[form, phase] += 1
-        if not self.carry.settle() and self.phased is None:
+        if not self.state.settle() and self.phased is None:
             self._give_up(Ungraphable("the algorithm counts in Python and does not say what its next step will be"))
         self._look()
-        return _rows(columns)
+        return rows_of(columns)
 
     def _replayed(self, key: tuple[Hashable, tuple[Hashable, ...]], count: int, ahead: int) -> list[Logs]:
         """The steps of one recording, which is made when there is none."""
@@ -220,7 +231,7 @@ class Driver:
             self.last.replay()
         if self.phased is not None:
             self.phased.count(count)
-        return _rows({name: column.clone() for name, column in self.last.columns.items()})
+        return rows_of({name: column.clone() for name, column in self.last.columns.items()})
 
     def _recorded(self, inputs: Inputs) -> Recording:
         def work() -> Columns:
@@ -228,7 +239,7 @@ class Driver:
             before.copy_back()
             return columns
 
-        before = self.carry.held()
+        before = self.state.held()
         try:
             replay, columns = self.recorder.capture(work)
             gradients = [parameter.grad for parameter in self.trainer.updater.parameters]
@@ -258,12 +269,13 @@ class Driver:
             if before is not None:
                 before.put_back()
             self.lent.go_home()
-            reason = error if isinstance(error, Ungraphable) else Ungraphable(_sentence(error))
+            reason = Ungraphable.of(error)
             self._give_up(reason)
             raise reason from error
 
     def _once_more(self, inputs: Inputs, ahead: int) -> Logs:
         """The step that could not be recorded, as it is written."""
+        self.repeated = 1
         self.trainer.updater.set_factor(self.trainer.factor(ahead))
         logs = self.trainer.take_step(self.feed.batch(inputs.slot, 0))
         self.trainer.average.update()
@@ -273,17 +285,3 @@ class Driver:
         self.given_up = str(reason)
         self.recordings.clear()
         self.last = None
-        self.note(self.given_up)
-
-
-def _rows(columns: Columns) -> list[Logs]:
-    """Columns (steps,) as one dict of 0-d tensors per step."""
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*(c.unbind() for c in columns.values()), strict=True)
-    ]
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of an error's text."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

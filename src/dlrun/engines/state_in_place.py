@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
-from dlrun.engines.capturable import parts_of
+from dlrun.algorithms import updaters
 from dlrun.engines.recording import Ungraphable
 from dlrun.training.state import restore, state_of
 from dlrun.training.trainer import Trainer
 
 
-class Carry:
+class StateInPlace:
     """The tensors that an algorithm carries from step to step, kept in one place.
 
     An ordinary step may leave its result in a new tensor. It is copied to where the old one was, so that recordings and
@@ -54,9 +54,9 @@ class Carry:
         self._load()
         return before == [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
 
-    def held(self) -> Held:
+    def held(self) -> BeforeRecording:
         """What is carried now, to be put back."""
-        return Held(self.trainer)
+        return BeforeRecording(self.trainer)
 
     def _adopt(self) -> None:
         """Go on with copies of what is carried now: the algorithm's own may be in the logs, too."""
@@ -73,13 +73,16 @@ class Carry:
         trainer = self.trainer
         tensors = [*trainer.model.parameters(), *trainer.model.buffers()]
         tensors += [
-            t for part in parts_of(trainer.updater) for state in part.optimizer.state.values() for t in state.values()
+            tensor
+            for updater in updaters(trainer.algorithm).values()
+            for state in updater.optimizer.state.values()
+            for tensor in state.values()
         ]
         tensors += tree_flatten([trainer.average.state_dict(), trainer.algorithm.state_dict()])[0]
         return [tensor.data_ptr() for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-class Held:
+class BeforeRecording:
     """An algorithm's state before steps that are recorded and not done."""
 
     def __init__(self, trainer: Trainer) -> None:

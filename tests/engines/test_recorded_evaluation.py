@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlrun.engines.viewing import FORMS, MOVES, Viewing
+from dlrun.engines.recorded_evaluation import FORMS, MOVES, RecordedEvaluation
 from dlrun.training.average import ExponentialAverage
 from dlrun.training.evaluation import as_it_is, evaluation_mode
 from tape import Tape
@@ -33,7 +33,7 @@ def batch(size: int, seed: int) -> Tensor:
 
 def test_outputs_are_those_of_the_network_in_tensors_of_their_own() -> None:
     model, tape = Pair(), Tape()
-    seen = Viewing(tape, as_it_is)(model)
+    seen = RecordedEvaluation(tape, as_it_is)(model)
     inputs = [batch(size, seed) for seed, size in enumerate((4, 4, 4, 4, 2))]
     with evaluation_mode(model):
         found = [seen(x) for x in inputs]
@@ -47,11 +47,11 @@ def test_outputs_are_those_of_the_network_in_tensors_of_their_own() -> None:
 
 def test_the_weights_are_those_of_now_also_when_they_lie_elsewhere() -> None:
     model, tape = Pair(), Tape()
-    viewing, average = Viewing(tape, as_it_is), ExponentialAverage(model, 0.5)
+    evaluation, average = RecordedEvaluation(tape, as_it_is), ExponentialAverage(model, 0.5)
 
     def check() -> None:
         with evaluation_mode(model):
-            seen = viewing(model)
+            seen = evaluation(model)
             for seed in range(4):
                 assert torch.equal(seen(batch(4, seed))[0], model.layer(batch(4, seed)))
 
@@ -69,10 +69,10 @@ def test_the_weights_are_those_of_now_also_when_they_lie_elsewhere() -> None:
 
 def test_casts_of_the_weights_are_not_remembered() -> None:
     """Under autocast a cast is kept for the context; a recording that used it would miss the next weights."""
-    model, viewing = nn.Linear(3, 2), Viewing(Tape(), as_it_is)
+    model, evaluation = nn.Linear(3, 2), RecordedEvaluation(Tape(), as_it_is)
     for _ in range(2):
         with evaluation_mode(model), torch.autocast("cpu", torch.bfloat16):
-            seen = viewing(model)
+            seen = evaluation(model)
             found = [seen(batch(4, seed)) for seed in range(4)]
         with evaluation_mode(model), torch.autocast("cpu", torch.bfloat16):
             assert all(torch.equal(found[seed], model(batch(4, seed))) for seed in range(4))
@@ -95,21 +95,21 @@ class Waits(nn.Module):
 
 def test_a_network_that_waits_is_called_as_it_is_written() -> None:
     model, tape = Waits(), Tape()
-    viewing = Viewing(tape, as_it_is)
+    evaluation = RecordedEvaluation(tape, as_it_is)
     with evaluation_mode(model):
-        seen = viewing(model)
+        seen = evaluation(model)
         found = [seen(batch(4, seed)) for seed in range(4)]
     with evaluation_mode(model):
         assert all(torch.equal(found[seed], model(batch(4, seed))) for seed in range(4))
-    assert viewing.given_up
-    assert viewing(model) is model
+    assert evaluation.given_up
+    assert evaluation(model) is model
     assert tape.captures == 0
 
 
 def test_an_error_of_the_network_is_not_hidden() -> None:
     model = nn.Linear(3, 2)
     with evaluation_mode(model):
-        seen = Viewing(Tape(), as_it_is)(model)
+        seen = RecordedEvaluation(Tape(), as_it_is)(model)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="cannot be multiplied"):
                 seen(torch.ones(4, 5))
@@ -117,18 +117,18 @@ def test_an_error_of_the_network_is_not_hidden() -> None:
 
 def test_calls_that_want_gradients_and_other_views_are_left_alone() -> None:
     model, tape = nn.Linear(3, 2), Tape()
-    seen = Viewing(tape, as_it_is)(model)
+    seen = RecordedEvaluation(tape, as_it_is)(model)
     for _ in range(4):
         assert seen(batch(4, 0)).requires_grad
     assert tape.rehearsals == 0
     other: Any = object()
-    assert Viewing(tape, lambda _: other)(model) is other
+    assert RecordedEvaluation(tape, lambda _: other)(model) is other
 
 
 def test_only_so_many_forms_are_recorded() -> None:
     model, tape = nn.Linear(3, 2), Tape()
     with evaluation_mode(model):
-        seen = Viewing(tape, as_it_is)(model)
+        seen = RecordedEvaluation(tape, as_it_is)(model)
         for _ in range(3):
             for size in range(1, FORMS + 4):
                 assert torch.equal(seen(batch(size, 0)), model(batch(size, 0)))
@@ -137,11 +137,11 @@ def test_only_so_many_forms_are_recorded() -> None:
 
 def test_weights_that_never_stay_are_not_recorded_for_ever() -> None:
     model, tape = nn.Linear(3, 2), Tape()
-    viewing = Viewing(tape, as_it_is)
+    evaluation = RecordedEvaluation(tape, as_it_is)
     for _ in range(3 * MOVES):
         model.weight.data = model.weight.data.clone()
         with evaluation_mode(model):
-            seen = viewing(model)
+            seen = evaluation(model)
             for _ in range(3):
                 assert torch.equal(seen(batch(4, 0)), model(batch(4, 0)))
     assert tape.captures <= MOVES

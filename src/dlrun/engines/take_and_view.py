@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from dlrun.engines import Engine
-from dlrun.engines.driver import Driver
-from dlrun.engines.recording import Recorder, Ungraphable
-from dlrun.engines.viewing import Viewing
+from dlrun.engines.recorded_evaluation import RecordedEvaluation
+from dlrun.engines.recorded_steps import RecordedSteps
+from dlrun.engines.recording import GaveUp, Recorder, Ungraphable
 from dlrun.training.evaluation import Viewed
 from dlrun.training.taking import Take, one_step
 
@@ -38,31 +38,37 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class Driving:
+class TakeAndView:
     """What a trainer needs of an engine beside its step."""
 
     take: Take
     viewed: Viewed
 
 
-def driving(
-    engine: Engine, device: torch.device, viewed: Viewed, note: Callable[[str], None], given_up: bool = False
-) -> Driving:
+def take_and_view(
+    engine: Engine,
+    device: torch.device,
+    viewed: Viewed,
+    note: Callable[[GaveUp], None],
+    before: GaveUp | None = None,
+    start: int = 0,
+) -> TakeAndView:
     """How an engine drives a trainer on a device.
 
     Args:
         viewed: the network as evaluation sees it without recordings.
-        note: told why the run goes on without recordings, when it does.
-        given_up: it did so before.
+        note: told from where on and why the run goes on without recordings, when it does.
+        before: what an earlier process of the run told so.
+        start: the step that the run goes on from.
     """
-    if not isinstance(engine, Records) or given_up:
-        return Driving(one_step, viewed)
+    if not isinstance(engine, Records) or (before is not None and before.step <= start):
+        return TakeAndView(one_step, viewed)
     try:
         steps, evaluations = engine.recorder(device), engine.recorder(device)  # each with memory of its own
     except Ungraphable as reason:
-        note(str(reason))
+        note(GaveUp(start, str(reason)))
         steps = evaluations = None
     if steps is None or evaluations is None:
-        return Driving(one_step, viewed)
-    driver = Driver(steps, note, engine.sizes, engine.short)
-    return Driving(driver.take, Viewing(evaluations, viewed))
+        return TakeAndView(one_step, viewed)
+    recorded = RecordedSteps(steps, note, engine.sizes, engine.short, before)
+    return TakeAndView(recorded.take, RecordedEvaluation(evaluations, viewed))

@@ -1,9 +1,12 @@
-"""The driver: what is recorded when, what makes it give up, and that the run is then as if it had never tried."""
+"""Recorded steps: what is recorded when, what makes it give up, and that the run is then as if it had never tried."""
 
 from __future__ import annotations
 
+import copy
 import math
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ from dlrun.data import Examples
 from dlrun.data.augment import Augment
 from dlrun.data.batches import Batches
 from dlrun.data.windows import Windows
-from dlrun.engines import driver as driver_module
-from dlrun.engines.driver import Driver
+from dlrun.engines import recorded_steps as module
+from dlrun.engines.recorded_steps import RecordedSteps
+from dlrun.engines.recording import GaveUp
 from dlrun.losses import MeanSquaredError
 from dlrun.tasks import Batch, Logs
 from dlrun.tasks.regression import Regression
@@ -35,21 +39,36 @@ def network() -> nn.Module:
 
 
 class Both:
-    """The same trainer twice: as written, and through a driver over a tape."""
+    """The same trainer twice: as written, and through recordings on a tape."""
 
-    def __init__(self, sizes: tuple[int, ...] = (4, 1), wrap: Callable[[Any], Any] | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        sizes: tuple[int, ...] = (4, 1),
+        wrap: Callable[[Any], Any] | None = None,
+        before: GaveUp | None = None,
+        **more: Any,
+    ) -> None:
         self.notes: list[str] = []
+        self.since: int | None = None
         self.tape = Tape()
-        self.driver = Driver(self.tape, self.notes.append, sizes, short=math.inf)
+        self.steps = RecordedSteps(self.tape, self._note, sizes, math.inf, before)
         self.written = self._trainer(one_step, wrap, **more)
-        self.recorded = self._trainer(self.driver.take, wrap, **more)
+        self.recorded = self._trainer(self.steps.take, wrap, **more)
+
+    def _note(self, found: GaveUp) -> None:
+        self.notes.append(found.reason)
+        self.since = found.step
 
     @staticmethod
     def _trainer(take: Any, wrap: Callable[[Any], Any] | None, **more: Any) -> Trainer:
         torch.manual_seed(0)
-        more = {name: value() if callable(value) and name != "average" else value for name, value in more.items()}
+        more = {
+            name: value() if callable(value) and name not in ("average", "optimizer") else value
+            for name, value in more.items()
+        }
         model = more.pop("model", None) or network()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0625, momentum=0.5, fused=True)
+        sgd = partial(torch.optim.SGD, lr=0.0625, momentum=0.5, fused=True)
+        optimizer = more.pop("optimizer", lambda model: sgd(model.parameters()))(model)
         updater = Updater(optimizer, torch.amp.GradScaler("cpu", enabled=False), [ClipByNorm(1.0)])
         algorithm = Backpropagation(
             model, Regression(MeanSquaredError(), FACTS, standardize=False), updater, Precision()
@@ -89,7 +108,7 @@ def test_a_kind_is_seen_once_rehearsed_once_recorded_once_and_then_replayed() ->
     """18 examples in batches of 4: four whole ones in a row and one of 2."""
     both = Both(sizes=(1,)).fit()
     assert (both.tape.rehearsals, both.tape.captures) == (2, 2)
-    assert both.tape.replays == 40 - 2 * driver_module.WARM
+    assert both.tape.replays == 40 - 2 * module.WARM
 
 
 def test_several_steps_are_replayed_at_once_between_two_events() -> None:
@@ -101,9 +120,9 @@ def test_several_steps_are_replayed_at_once_between_two_events() -> None:
 
 def test_a_long_step_is_recorded_alone() -> None:
     both = Both()
-    both.driver.short = 0.0
+    both.steps.short = 0.0
     assert both.fit().same()
-    assert {len(phases) for _, phases in both.driver.recordings} == {1}  # type: ignore[misc]
+    assert {len(phases) for _, phases in both.steps.recordings} == {1}  # type: ignore[misc]
 
 
 def test_between_turns_the_optimizer_is_ordinary() -> None:
@@ -124,10 +143,10 @@ def test_a_turn_ends_where_something_is_due_and_where_a_signal_arrived() -> None
 
 def test_a_turn_is_no_longer_than_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     both = Both()
-    both.driver.seconds = driver_module.INTERVAL / 2.5
+    both.steps.seconds = module.INTERVAL / 2.5
     both.recorded.begin()
     assert len(both.recorded.take(both.recorded, iter(()))) == 2
-    monkeypatch.setattr(driver_module, "INTERVAL", -1.0)
+    monkeypatch.setattr(module, "INTERVAL", -1.0)
     assert len(both.recorded.take(both.recorded, iter(()))) == 1
 
 
@@ -183,7 +202,7 @@ def test_recordings_are_made_anew_after_another_one_failed() -> None:
 
 
 def test_tensors_that_never_stay_are_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "MOVES", 1)
+    monkeypatch.setattr(module, "MOVES", 1)
 
     class Moving(Callback):
         def on_step(self, trainer: Trainer, logs: Logs) -> None:
@@ -275,6 +294,62 @@ def test_a_count_that_the_algorithm_shows_without_phases_makes_it_give_up() -> N
     assert count["steps"] == 40
 
 
+def stumbling(trainer: Trainer) -> Any:
+    """A step that fails where the short batch of an epoch is recorded, the third time that it is seen."""
+    plain, calls = trainer.take_step, iter(range(1000))
+
+    def step(batch: Batch) -> Logs:
+        if len(batch[0]) == 2 and next(calls) == 2:
+            raise RuntimeError("out of memory while recording")
+        return plain(batch)
+
+    return step
+
+
+def nadam(model: nn.Module) -> torch.optim.Optimizer:
+    """Ordinary it counts in main memory, lent on the device: the bits tell from which step on it was which."""
+    return torch.optim.NAdam(model.parameters(), lr=0.1, foreach=True)
+
+
+@pytest.fixture
+def _nadam_lent_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["torch.optim.nadam"], "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])
+
+
+def gone_on(state: dict[str, Any], before: GaveUp | None, part: str = "recorded") -> Both:
+    """Another process goes on from a checkpoint; in it the short batch may be recorded."""
+    both = Both(optimizer=nadam, before=before)
+    trainer = getattr(both, part)
+    trainer.load_state_dict(copy.deepcopy(state), None)
+    trainer.fit()
+    return both
+
+
+@pytest.mark.usefixtures("_nadam_lent_anywhere")
+def test_a_run_is_resumed_to_its_bits_from_before_and_after_the_step_where_it_gave_up() -> None:
+    states: dict[int, dict[str, Any]] = {}
+
+    class Keeping(Callback):
+        def on_step(self, trainer: Trainer, logs: Logs) -> None:
+            states[trainer.step] = copy.deepcopy(trainer.state_dict())
+
+    whole = Both(wrap=stumbling, optimizer=nadam)
+    whole.recorded.callbacks = [Keeping()]
+    torch.manual_seed(1)
+    whole.recorded.fit()
+    assert (whole.notes, whole.since) == (["out of memory while recording"], 14)
+    wanted, found = weights(whole.recorded), GaveUp(14, "out of memory while recording")
+
+    for step in (5, 10, 15, 20):
+        resumed = gone_on(states[step], found)
+        assert all(map(torch.equal, weights(resumed.recorded), wanted)), step
+        assert (resumed.notes, resumed.since) == (whole.notes, max(step, 14))
+        assert bool(resumed.tape.replays) == (step < 14)
+    for step in (5, 10):  # planted: without what the first process has left, or as written all the way
+        assert not all(map(torch.equal, weights(gone_on(states[step], None).recorded), wanted))
+        assert not all(map(torch.equal, weights(gone_on(states[step], None, "written").written), wanted))
+
+
 def test_an_error_of_the_step_itself_is_not_hidden() -> None:
     both = Both()
     plain, calls = both.recorded.take_step, iter(range(100))
@@ -330,7 +405,7 @@ def test_augmentation_and_whole_parts_are_gathered_inside() -> None:
 
 
 def test_endless_shapes_are_not_recorded_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "KINDS", 1)
+    monkeypatch.setattr(module, "KINDS", 1)
     both = Both(sizes=(1,)).fit()
     assert both.same()
     assert both.tape.captures == 1
