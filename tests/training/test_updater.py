@@ -86,6 +86,12 @@ def test_the_gradient_norm_is_that_of_one_long_vector() -> None:
     updater.backward(loss_of(model))
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
     torch.testing.assert_close(updater.gradient_norm(), flat.norm())
+    assert torch.equal(
+        updater.gradient_norm(), nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    )
+    model.bias.grad, model.bias.data = None, model.bias.data.double()
+    model.bias.grad = torch.ones(2, dtype=torch.float64)
+    assert float(updater.gradient_norm()) == pytest.approx(float((model.weight.grad.square().sum() + 2).sqrt()))  # type: ignore[union-attr]
     clipped = make_updater(model, lr=0.0, clips=[ClipByNorm(0.5)])
     clipped.step()
     assert float(clipped.gradient_norm()) == pytest.approx(0.5, rel=1e-4)
