@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dlrun.cli import screens
-from dlrun.cli.failures import hush
+from dlrun.cli.failures import print_on
 from dlrun.cli.tables import Table, interactive, plain_table, rich_console, rich_table
 from dlrun.cli.text import clock, number, printable
 
@@ -132,10 +132,7 @@ class Plain:
         """Nothing is left to end: every line is already out."""
 
     def _say(self, text: str) -> None:
-        try:
-            print(text, file=self._stream, flush=True)
-        except BrokenPipeError:  # 'dlrun train | head': the run goes on, though nobody reads of it any more
-            hush(self._stream)
+        print_on(self._stream, text)
 
 
 class Screen:

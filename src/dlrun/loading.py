@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 
 from dlrun.build import Experiment, limited
 from dlrun.data import Examples, Part, Splits
+from dlrun.data.augment import check_fits
 from dlrun.data.batches import Batches
 from dlrun.data.sharing import Keep, as_it_lies
 from dlrun.data.streaming import WHOLE
@@ -90,6 +91,8 @@ def make_batches(
         return None
     settings = experiment.settings
     training = name == "train"
+    augment = getattr(experiment.data, "augment", None) if training else None
+    check_fits(augment, splits.facts.input_shape)
     workers = 0 if isinstance(part, (Examples, Windows)) else _workers(settings.workers, settings.devices)
     return Batches(
         part,
@@ -97,7 +100,7 @@ def make_batches(
         batch_size=min(size, experiment.batch_size if training else _evaluation_batch(experiment)),
         device=experiment.device,
         seed=settings.seed,
-        augment=getattr(experiment.data, "augment", None) if training else None,
+        augment=augment,
         workers=workers,
         consecutive=experiment.consecutive,
         shard=shard if training else WHOLE,

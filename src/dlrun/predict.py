@@ -5,6 +5,7 @@ Which of these it is follows from the task: ``answers`` says what it writes, ``s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -120,8 +121,10 @@ def _way(path: Path, trained: Trained, inputs: Sequence[Path], wishes: Wishes) -
         return "samples"
     if not inputs and wishes.prompt is None:
         either = ", or --prompt TEXT" if trained.facts.kind == "text" else ""
-        file = FILES[trained.facts.kind]
-        raise ConfigError(f"'dlrun predict' wants an INPUT: {file}{either}; write 'dlrun predict {path} FILE'")
+        file = FILES.get(trained.facts.kind, "a file")
+        raise ConfigError(
+            f"'dlrun predict' wants an INPUT: {file}{either}; write 'dlrun predict {shlex.quote(str(path))} FILE'"
+        )
     return "images" if task.answers == "images" and hasattr(trained.preprocess, "invert") else "rows"
 
 

@@ -95,10 +95,10 @@ def open_session(
     saver = _saver(experiment, splits, peers.sink(checkpoints), history)
     watching = [*_numbers(experiment, run, board, resumed_from), Recorder(history), Progress(reporter)]
     watching += data_wait((train, loaded.val, loaded.test), reporter)
-    driven = _driven(experiment, run, reporter, resumed_from)
+    engine = _take_and_view(experiment, run, reporter, resumed_from)
     trainer = Trainer(
         model=model, task=task, facts=splits.facts,
-        algorithm=algorithm, take_step=take_step, take=driven.take, viewed=driven.viewed,
+        algorithm=algorithm, take_step=take_step, take=engine.take, viewed=engine.viewed,
         schedule=experiment.schedule, average=average, precision=experiment.precision,
         train=train, val=loaded.val, plan=plan, goal=settings.goal(task.monitor, task.metric_names()),
         stop=stop, callbacks=peers.watchers(watching, saver, callbacks), peers=peers,
@@ -116,7 +116,9 @@ def _numbers(
     return [Scalars(run.path, resumed_from)] if shown else []
 
 
-def _driven(experiment: Experiment, run: RunDirectory, reporter: Reporter, resumed_from: int | None) -> TakeAndView:
+def _take_and_view(
+    experiment: Experiment, run: RunDirectory, reporter: Reporter, resumed_from: int | None
+) -> TakeAndView:
     """How the engine takes the steps. A run that went on without recordings does so from there again, to its bits."""
 
     def without(found: GaveUp) -> None:
@@ -125,8 +127,8 @@ def _driven(experiment: Experiment, run: RunDirectory, reporter: Reporter, resum
 
     record = {} if resumed_from is None else run.record()
     before, step = None, record.get("engine_step")  # the step stays in the record while the run is on its way there
-    if isinstance(step, int) or record.get("engine") == AS_WRITTEN:
-        before = GaveUp(step if isinstance(step, int) else 0, str(record.get("engine_reason")))
+    if isinstance(step, int):
+        before = GaveUp(step, str(record.get("engine_reason")))
     return take_and_view(experiment.engine, experiment.device, experiment.viewed, without, before, resumed_from or 0)
 
 

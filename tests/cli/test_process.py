@@ -166,5 +166,5 @@ def test_the_console_script_bounds_how_long_waiting_threads_spin() -> None:
         name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == ["10000", "False"], "set before torch loads"
+    assert done.stdout.split() == ["3000", "False"], "set before torch loads"
     assert done.returncode == 7

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrun.data.augment import Augment, EpochAugment, build_augment, with_margin
+from dlrun.data.augment import Augment, EpochAugment, build_augment, check_fits, with_margin
 from dlrun.data.hashing import mix, uniform
 from dlrun.errors import ConfigError
 
@@ -43,6 +43,13 @@ def test_crop_cuts_a_window_of_the_padded_image():
         assert len(match) == 1
         shifts |= set(match)
     assert len(shifts) > 15  # of 25
+
+
+def test_a_crop_that_may_show_nothing_of_an_image_is_refused():
+    check_fits(None, (3, 4, 4))
+    check_fits(Augment(crop=9), (3, 12, 10))
+    with pytest.raises(ConfigError, match=r"data\.augment\.crop=10: the images are 12 x 10 pixels, .* here 1"):
+        check_fits(Augment(crop=10), (3, 12, 10))
 
 
 def test_what_lies_beside_an_image_in_memory_stays_out_of_it():

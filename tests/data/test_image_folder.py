@@ -255,3 +255,9 @@ def test_real_photographs(shared_data):
     assert splits.facts.num_classes == 40
     assert sizes(splits) == [288, 32, 80]
     assert (torch.bincount(splits.test.targets) == 2).all()
+
+
+@pytest.mark.parametrize("memory", [-1, float("nan"), "much", True])
+def test_a_memory_that_is_no_number_of_gibibytes_is_refused(memory):
+    with pytest.raises(ConfigError, match=r"data\.memory=.* is no number of GiB"):
+        ImageFolder(root="photos", memory=memory)

@@ -12,7 +12,7 @@ import pytest
 
 from dlrun.training.signals import StopFlag, watch_signals
 
-NAMES = ["SIGINT", "SIGTERM", "SIGHUP"]
+NAMES = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]
 WAIT = "import os, signal\nfrom dlrun.training.signals import watch_signals\n"
 
 

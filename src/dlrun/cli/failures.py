@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from typing import TextIO
 
 from dlrun.errors import DlrunError, MemoryExhaustedError, StorageError
 
@@ -39,6 +40,14 @@ def report(error: BaseException, *, debug: bool) -> int:
         return 1
     say(str(known))
     return known.exit_code
+
+
+def print_on(stream: TextIO, text: str) -> None:
+    """Print a line of what goes on; work goes on, too, where its reader has left ('dlrun train | head')."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        hush(stream)
 
 
 def hush(stream: object) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dlrun.cli import sweep_tables as tables
+from dlrun.cli.failures import print_on
 from dlrun.cli.sweep_clock import Clocks, Running
 from dlrun.cli.tables import Table, interactive, plain_table, rich_console, rich_table
 from dlrun.cli.text import clock, number, printable
@@ -129,7 +130,7 @@ class PlainSweep:
         """Nothing is left to end: every line is already out."""
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print_on(self._stream, text)
 
 
 class LiveSweep:

@@ -105,6 +105,19 @@ def build_augment(node: Mapping[str, Any] | None) -> Augment | None:
     return None if augment == Augment() else augment
 
 
+def check_fits(augment: Augment | None, shape: tuple[int, ...]) -> None:
+    """Refuse a crop that may show nothing of an image of this shape (C, H, W).
+
+    Raises:
+        ConfigError: the padding is as large as the image.
+    """
+    if augment is not None and augment.crop >= min(shape[1:]):
+        raise ConfigError(
+            f"data.augment.crop={augment.crop}: the images are {shape[1]} x {shape[2]} pixels, and a window moved so "
+            f"far may show nothing of them; an eighth of the side is usual, here {max(1, min(shape[1:]) // 8)}"
+        )
+
+
 def with_margin(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """An empty tensor (N, ...) within memory that goes on for at least one more example at either end.
 

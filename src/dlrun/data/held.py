@@ -36,7 +36,7 @@ class Held:
         self.device = device
         on_device = _bytes(part.inputs) <= _room(device) if resident == "auto" else bool(resident)
         home = device if on_device else torch.device("cpu")
-        self.inputs, self.targets = part.inputs.to(home), part.targets.to(home)
+        self.inputs, self.targets = (_aligned(tensor.to(home)) for tensor in (part.inputs, part.targets))
         self._preprocess, self._keep = preprocess, keep
         self._example_bytes = 4 * part.inputs[:1].numel() + _bytes(part.targets[:1])  # inputs as float32
         # From main memory the raw values travel, often a quarter of the bytes, and the device preprocesses them.
@@ -179,6 +179,11 @@ def _parted(whole: Tensor, sizes: list[int]) -> list[Tensor]:
     """
     start = whole.data_ptr()
     return [part if (part.data_ptr() - start) % ALIGNED == 0 else part.clone() for part in whole.split(sizes)]
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """NumPy's memory begins at any multiple of 16 bytes, another one in each process; torch's at one of 64."""
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dlrun.data import Splits
 from dlrun.data.augment import build_augment
 from dlrun.data.facts import Facts
-from dlrun.data.image_parts import PARTS, Plan, checked_channels, checked_size, hold_out, plan
+from dlrun.data.image_parts import PARTS, Plan, checked_channels, checked_memory, checked_size, hold_out, plan
 from dlrun.data.images import SUFFIXES
 from dlrun.data.pixels import chosen_range
 from dlrun.data.scanning import Count, Names, files_below
@@ -87,7 +87,7 @@ class ImageFolder:
     ) -> None:
         if path and root and path != root:
             raise ConfigError(f"data.path={path} and data.root={root} name two folders: leave one of them out.")
-        self.path, self.size, self.memory = path or root, checked_size(size), memory
+        self.path, self.size, self.memory = path or root, checked_size(size), checked_memory(memory)
         self.channels = checked_channels(channels)
         self.val, self.test, self.seed = val, test, seed
         self.augment = build_augment(augment)

@@ -64,6 +64,13 @@ class ImageFiles(Dataset[Item]):
         return read_image(self.images[index], self.channels, self.size), self.targets[index]
 
 
+def checked_memory(memory: float) -> float:
+    """``data.memory`` as it is; raises ConfigError unless it is a number of GiB from 0."""
+    if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory >= 0:
+        raise ConfigError(f"data.memory={memory} is no number of GiB: give 0 (always stream) or more, such as 2.")
+    return memory
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is known before anything is decoded."""

@@ -27,7 +27,7 @@ from torch import Tensor
 from dlrun.data import Splits
 from dlrun.data.augment import build_augment
 from dlrun.data.facts import Facts
-from dlrun.data.image_parts import Images, Plan, checked_channels, checked_size, hold_out, plan
+from dlrun.data.image_parts import Images, Plan, checked_channels, checked_memory, checked_size, hold_out, plan
 from dlrun.data.images import Encoded
 from dlrun.data.pixels import chosen_range
 from dlrun.data.scanning import Count
@@ -121,7 +121,7 @@ class WebDataset:
     ) -> None:
         self.path, self.label_key, self.classes = path, label_key, classes
         self.others = {"val": val_path, "test": test_path}
-        self.size, self.channels, self.memory = checked_size(size), checked_channels(channels), memory
+        self.size, self.channels, self.memory = checked_size(size), checked_channels(channels), checked_memory(memory)
         self.val, self.test, self.seed = val, test, seed
         self.augment = build_augment(augment)
         self.pixels = chosen_range(pixels, wanted_pixels)

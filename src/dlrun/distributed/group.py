@@ -65,6 +65,7 @@ class Together:
         self._ending: str | None = None
         self._ends = False
         self._wish = self._granted = False
+        self._turns = 0
 
     def begin(self, run: RunDirectory, seed: int, config: str, checkpoint: Path | None = None) -> None:
         """Tell the others, as JSON, what is trained, in which run, and from which checkpoint."""
@@ -104,10 +105,12 @@ class Together:
 
     def in_turn(self, work: Callable[[bool], None], stop: StopFlag) -> None:
         """The first process works, the others wait for it; a signal that ended its work ends theirs before it."""
+        self._turns += 1
+        key = f"first/{self._turns}"
         if self.rank == 0:
             work(True)
-            self.messages.tell("first", str(stop.number))  # bool(stop) would ask the others, who wait for this
-        elif (text := self.messages.wait("first")) is not None:
+            self.messages.tell(key, str(stop.number))  # bool(stop) would ask the others, who wait for this
+        elif (text := self.messages.wait(key)) is not None:
             stop.number = int(text) or stop.number
             if not stop.number:
                 work(False)
@@ -186,7 +189,11 @@ class Together:
             torch.cuda.manual_seed(seed)
 
     def same(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The first process's values: two GPUs may differ in the last bits, and decisions hang on them."""
+        """The first process's values: two GPUs may differ in the last bits, and decisions hang on them.
+
+        The questions of an evaluation come faster than those of training, which are agreed on at their own pace again.
+        """
+        self._next, self._interval, self._since = self._questions + 1, 1, time.monotonic()
         values = torch.tensor(list(metrics.values()), dtype=torch.float64)
         with self.explained():
             dist.broadcast(values, 0)

@@ -53,7 +53,7 @@ def take_and_view(
     before: GaveUp | None = None,
     start: int = 0,
 ) -> TakeAndView:
-    """How an engine drives a trainer on a device.
+    """How a trainer takes its steps and views its network with this engine on a device.
 
     Args:
         viewed: the network as evaluation sees it without recordings.
@@ -61,7 +61,7 @@ def take_and_view(
         before: what an earlier process of the run told so.
         start: the step that the run goes on from.
     """
-    if not isinstance(engine, Records) or (before is not None and before.step <= start):
+    if not isinstance(engine, Records):
         return TakeAndView(one_step, viewed)
     try:
         steps, evaluations = engine.recorder(device), engine.recorder(device)  # each with memory of its own
@@ -70,5 +70,6 @@ def take_and_view(
         steps = evaluations = None
     if steps is None or evaluations is None:
         return TakeAndView(one_step, viewed)
-    recorded = RecordedSteps(steps, note, engine.sizes, engine.short, before)
-    return TakeAndView(recorded.take, RecordedEvaluation(evaluations, viewed))
+    given_up = before is not None and before.step <= start
+    take = one_step if given_up else RecordedSteps(steps, note, engine.sizes, engine.short, before).take
+    return TakeAndView(take, RecordedEvaluation(evaluations, viewed))

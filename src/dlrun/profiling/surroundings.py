@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from dlrun.profiling.timings import Limits
 from dlrun.tasks import Evaluation
 from dlrun.training.callbacks import Reporter
 
+CLEANING_UP = 3.0  # seconds in which a second signal does not disturb; after it the first may have been swallowed
 MEASURING = 1.5  # times as long as its blocks the measurement takes, with its warm-up, occasions and torch's profiler
 
 
@@ -61,10 +63,13 @@ def signals_raise() -> Iterator[None]:
         yield
         return
     came: list[int] = []
+    raised = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
         came.append(number)
-        if len(came) == 1:  # a second one does not disturb the cleaning up
+        if time.monotonic() - raised > CLEANING_UP:
+            raised = time.monotonic()
             raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -92,12 +97,14 @@ class Live:
     """
 
     def __init__(self, reporter: Reporter, limits: Limits) -> None:
-        self._reporter, self._limits, self._began = reporter, limits, time.perf_counter()
+        self._reporter, self._limits = reporter, limits
+        self._began: float | None = None  # the first step; reading the data comes before it
         self._done, self._now, self._ahead = 0.0, MEASURING * limits.seconds, 0.0
         self._step, self._share, self._values = 0, 0.0, dict[str, float]()
 
     def progress(self, step: int, total: int | None, share: float, values: dict[str, float]) -> None:
         """A step of the measurement: its share is that of the steps asked for, or else of the time."""
+        self._began = self._began or time.perf_counter()
         reached = (time.perf_counter() - self._began) / self._now
         if self._limits.steps is not None:
             reached = step / (2 * self._limits.steps)

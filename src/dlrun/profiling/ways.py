@@ -86,7 +86,7 @@ class Subject:
     def _trainer(self, experiment: Experiment, train: Batches) -> Trainer:
         """A trainer whose steps are taken as in the run, by the engine if it takes them, and nothing beside them."""
         model, algorithm = self.built(experiment)
-        driven = take_and_view(experiment.engine, experiment.device, experiment.viewed, lambda reason: None)
+        engine = take_and_view(experiment.engine, experiment.device, experiment.viewed, lambda gave_up: None)
         task, settings = experiment.task, experiment.settings
         return Trainer(
             model=model,
@@ -102,7 +102,7 @@ class Subject:
             plan=Plan(NEVER, None, NEVER, NEVER),
             goal=settings.goal(task.monitor, task.metric_names()),
             stop=StopFlag(),
-            take=driven.take,
+            take=engine.take,
         )
 
     def _batches(self, experiment: Experiment) -> tuple[Batches, Iterator[Batch], float]:

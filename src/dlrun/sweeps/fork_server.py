@@ -36,7 +36,7 @@ def server_environment(threads: int) -> Iterator[None]:
     """
     wanted = {MARK: "1", "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if "OMP_WAIT_POLICY" not in os.environ:
-        wanted["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "10000")  # see cli/main.py
+        wanted["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "3000")  # see cli/main.py
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

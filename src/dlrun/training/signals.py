@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP ask the run to save and end; a second one ends it at once."""
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the run to save and end; a second one ends it at once.
+
+SIGUSR1 is what Slurm is usually told to warn with before the time is over (``--signal=USR1@60``).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 TWICE = 2.0  # seconds within which two signals are one: a batch system and a parent process may both send it
-HANDLED = ("SIGINT", "SIGTERM", "SIGHUP")
+HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class StopFlag:
