@@ -64,6 +64,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "os exit": lambda: os._exit(4),
     "segfault": lambda: print(ctypes.string_at(0)),
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "warned": lambda: os._exit(128 + signal.SIGUSR1),  # as a run ends that SIGUSR1 has asked to
     "hang": _hang,
     "hang hard": _hang_hard,
     "diverge": _diverge,

@@ -89,6 +89,7 @@ def test_a_trial_says_itself_how_it_ended(
         ("os exit", 4, "exit code 4 without a word", False),
         ("segfault", 139, "signal 11 (SIGSEGV, segmentation fault)", False),
         ("killed", 137, "signal 9 (SIGKILL, killed): perhaps the system ran out of memory", True),
+        ("warned", 138, "exit code 138 without a word", True),
         ("leaves a process", 1, "exit code 0 without a word", False),
     ],
 )

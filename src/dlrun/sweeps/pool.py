@@ -21,8 +21,9 @@ from dlrun.errors import DlrunError
 from dlrun.sweeps import child
 from dlrun.sweeps.fork_server import PRELOADED, hidden_main, server_environment
 from dlrun.sweeps.jobs import Alive, Apart, Ended, Evaluated, Event, Gone, Job
+from dlrun.training.signals import HANDLED
 
-_ASKED_TO_END = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+_ASKED_TO_END = [getattr(signal, name) for name in HANDLED if hasattr(signal, name)]
 _FROM_OUTSIDE = {-signal.SIGKILL, *(-n for n in _ASKED_TO_END), *(128 + n for n in _ASKED_TO_END)}
 _EVENTS: dict[str, Callable[..., Event]] = {
     "alive": Alive,
